@@ -1,0 +1,192 @@
+"""Every way the engine can stop, as data that loops decide by.
+
+KvrSyncError
++- ConfigurationError            settings, mapping or anchor are wrong: stop at start
++- SourceError
+|  +- SourceUnavailableError     the source cannot be read now
+|  +- SourceBehindError          the source ends below our checkpoint
+|  +- BlocksNotHeldError         the source starts above our checkpoint
++- DecodeError                   bytes are not a block
++- VerificationError             a block does not check out; never retryable on the same bytes
+|  +- BlockNumberError           gap or repeat
+|  +- PreviousHashError          does not extend our chain
+|  +- DataHashError              header and envelopes disagree
+|  +- MalformedEnvelopeError     an envelope is not in the form Fabric accepts
+|  +- BlockSignatureError        the orderers' policy is not satisfied
+|  +- ChannelMismatchError       another channel's block
+|  +- ValidationFlagsError       not one verdict per transaction
+|  +- ConfigBlockError           a configuration does not follow from the one in force
+|  +- CommitHashError            verdicts or writes disagree with the peer's own commit hash
+|  +- ForkError                  two validly signed blocks for one number
++- SinkError
+   +- SinkUnavailableError       the database cannot be reached; nothing was applied
+   +- CommitOutcomeUnknownError  the acknowledgement of a COMMIT was lost; read the checkpoint
+   +- CheckpointConflictError    someone else moved the checkpoint
+   +- SinkFullError              no space
+   +- SinkReadOnlyError          the database does not accept writes
+   +- SchemaDriftError           the database does not match the migrations or the mapping
+"""
+
+from typing import ClassVar, Literal
+
+Outcome = Literal["not_applied", "applied", "unknown"]
+
+
+class KvrSyncError(Exception):
+    """Base of all errors of the engine; messages name places, ids and codes, never values."""
+
+    code: ClassVar[str] = "kvr_sync_error"
+    retryable: ClassVar[bool] = False
+    outcome: ClassVar[Outcome] = "not_applied"
+
+
+class ConfigurationError(KvrSyncError):
+    """A setting, a mapping or the trust anchor is wrong. Mend it and start again; nothing was written."""
+
+    code = "configuration_error"
+
+
+class SourceError(KvrSyncError):
+    """The source of blocks cannot be used. Check the path or the peer."""
+
+    code = "source_error"
+
+
+class SourceUnavailableError(SourceError):
+    """The source cannot be read now. It is tried again."""
+
+    code = "source_unavailable"
+    retryable = True
+
+
+class SourceBehindError(SourceError):
+    """The source ends below our checkpoint. Not a fork: take another source, or wait."""
+
+    code = "source_behind"
+    retryable = True
+
+
+class BlocksNotHeldError(SourceError):
+    """The source starts above the block we need. Take a source that holds it."""
+
+    code = "blocks_not_held"
+
+
+class DecodeError(KvrSyncError):
+    """The bytes are not a block. The text says at which record or byte; take another copy."""
+
+    code = "decode_error"
+
+
+class VerificationError(KvrSyncError):
+    """A block does not check out. The channel stops before it; compare with another organisation's peer."""
+
+    code = "verification_error"
+
+    def __init__(self, message: str, *, block_number: int | None = None) -> None:
+        super().__init__(message)
+        self.block_number = block_number
+
+
+class BlockNumberError(VerificationError):
+    """A block is missing, repeated or out of order."""
+
+    code = "block_number"
+
+
+class PreviousHashError(VerificationError):
+    """The block does not extend the chain that we hold."""
+
+    code = "previous_hash"
+
+
+class DataHashError(VerificationError):
+    """The header's data hash is not the hash of the envelopes: content was changed."""
+
+    code = "data_hash"
+
+
+class MalformedEnvelopeError(VerificationError):
+    """An envelope is not in the only form Fabric accepts, or a transaction flagged VALID cannot be read."""
+
+    code = "malformed_envelope"
+
+
+class BlockSignatureError(VerificationError):
+    """The signatures do not satisfy the BlockValidation policy of the configuration in force."""
+
+    code = "block_signature"
+
+
+class ChannelMismatchError(VerificationError):
+    """The block belongs to another channel."""
+
+    code = "channel_mismatch"
+
+
+class ValidationFlagsError(VerificationError):
+    """The block does not carry one verdict per transaction. Blocks fetched from an orderer have none: take a peer's."""
+
+    code = "validation_flags"
+
+
+class ConfigBlockError(VerificationError):
+    """A configuration block does not follow from the configuration in force, or cannot be used."""
+
+    code = "config_block"
+
+
+class CommitHashError(VerificationError):
+    """The verdicts or the writes do not give the commit hash that the peer recorded."""
+
+    code = "commit_hash"
+
+
+class ForkError(VerificationError):
+    """Two validly signed blocks exist for one number. Stop and compare with every organisation; never choose by machine."""
+
+    code = "fork"
+
+
+class SinkError(KvrSyncError):
+    """The database refused. Nothing of the block was applied unless `outcome` says otherwise."""
+
+    code = "sink_error"
+
+
+class SinkUnavailableError(SinkError):
+    """The database cannot be reached or is too busy. Tried again from the checkpoint."""
+
+    code = "sink_unavailable"
+    retryable = True
+
+
+class CommitOutcomeUnknownError(SinkError):
+    """The acknowledgement of a COMMIT was lost. The checkpoint says whether it happened; it is read, nothing is guessed."""
+
+    code = "commit_outcome_unknown"
+    outcome = "unknown"
+
+
+class CheckpointConflictError(SinkError):
+    """Another engine moved the checkpoint of this channel. Stop one of the two."""
+
+    code = "checkpoint_conflict"
+
+
+class SinkFullError(SinkError):
+    """The database has no space left. Make room; work goes on from the checkpoint."""
+
+    code = "sink_full"
+
+
+class SinkReadOnlyError(SinkError):
+    """The database does not accept writes (read-only file, standby server, missing rights)."""
+
+    code = "sink_read_only"
+
+
+class SchemaDriftError(SinkError):
+    """Tables are not as the migrations and the mapping of this database make them. The text names the first difference."""
+
+    code = "schema_drift"

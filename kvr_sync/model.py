@@ -1,0 +1,165 @@
+"""The nouns of the line: one immutable type for each arrow of `source -> decode -> verify -> changes -> map -> sink`."""
+
+from enum import IntEnum
+from typing import NamedTuple
+
+from network.protocol.block import BlockHeader
+from network.protocol.transaction import ChaincodeId
+
+
+class RawBlock(NamedTuple):
+    """One block as a source gave it; `origin` says where from, for errors ("blocks.zst, record 12")."""
+
+    content: bytes
+    origin: str
+
+
+class Checkpoint(NamedTuple):
+    """The committed position of a channel: last block applied, its header hash, and the commit hash after it (if any)."""
+
+    block_number: int
+    header_hash: bytes
+    commit_hash: bytes | None
+
+
+class LedgerKey(NamedTuple):
+    """A key of the world state. `key` are raw bytes; in a collection they are the SHA-256 of the private key.
+
+    `collection` is "" for public keys.
+    """
+
+    namespace: str
+    collection: str
+    key: bytes
+
+
+class WriteKind(IntEnum):
+    """What a transaction wrote."""
+
+    PUT = 1
+    DELETE = 2
+    METADATA = 3
+    PURGE = 4
+
+
+class Effect(IntEnum):
+    """What a valid write did to the world state.
+
+    PUT: the key has this write's value. DELETE: the key is gone. VERSION: the value stayed, the version moved (metadata-only
+    writes). NONE: nothing by itself (metadata of a missing key, or overridden inside its own transaction).
+    """
+
+    NONE = 0
+    PUT = 1
+    DELETE = 2
+    VERSION = 3
+
+
+class Write(NamedTuple):
+    """One write of a valid transaction. `value`: public value, or value hash in a collection; b"" for deletes and metadata."""
+
+    tx_number: int
+    write_number: int
+    key: LedgerKey
+    kind: WriteKind
+    value: bytes
+
+
+class EffectiveWrite(NamedTuple):
+    """A write and what it did. `value`: the value the key has after it (the retained one for VERSION); None when none."""
+
+    tx_number: int
+    write_number: int
+    key: LedgerKey
+    kind: WriteKind
+    effect: Effect
+    value: bytes | None
+    written: bytes
+
+
+class TransactionFacts(NamedTuple):
+    """One transaction as the ledger layer records it, whatever its verdict. `creator` is a serialised identity or b""."""
+
+    tx_number: int
+    tx_id: str
+    header_type: int | None
+    validation_code: int
+    creator: bytes
+    msp_id: str
+    chaincode: ChaincodeId | None
+    function: bytes | None
+    seconds: int | None
+    nanos: int | None
+    defect: str | None
+
+
+class EventFacts(NamedTuple):
+    """The chaincode event of a valid transaction."""
+
+    tx_number: int
+    chaincode: str
+    name: str
+    payload: bytes
+
+
+class ConfigFacts(NamedTuple):
+    """A channel configuration that came into force with this block; `envelope` are ConfigEnvelope bytes."""
+
+    sequence: int
+    envelope: bytes
+
+
+class BlockChanges(NamedTuple):
+    """Everything one verified block says, in ledger order; only writes of valid transactions are in `writes`."""
+
+    header: BlockHeader
+    header_hash: bytes
+    flags: bytes
+    transactions: tuple[TransactionFacts, ...]
+    writes: tuple[Write, ...]
+    events: tuple[EventFacts, ...]
+    config: ConfigFacts | None
+
+
+class ReplayedBlock(NamedTuple):
+    """Changes with their effects on the world state. `commit_hash`: derived, None where Fabric has none (block 0)."""
+
+    changes: BlockChanges
+    writes: tuple[EffectiveWrite, ...]
+    commit_hash: bytes | None
+    commit_hash_verified: bool
+
+
+class MappedRow(NamedTuple):
+    """One version of one row of one mapped table.
+
+    `table` is the index in the mapping. `effect` is PUT, DELETE or VERSION; `values` are the column values in the order of
+    the mapping (None when the row is deleted).
+    """
+
+    table: int
+    key: LedgerKey
+    tx_number: int
+    write_number: int
+    effect: Effect
+    values: tuple[object, ...] | None
+
+
+class QuarantinedWrite(NamedTuple):
+    """A value that does not fit its mapping: `reason` is a stable code, `detail` a sentence without the value."""
+
+    table: int
+    key: LedgerKey
+    tx_number: int
+    write_number: int
+    reason: str
+    detail: str
+    value: bytes
+
+
+class RowBatch(NamedTuple):
+    """All rows of one block, for the sink; keys, identities and chaincodes still by value, dictionaries belong to the sink."""
+
+    block: ReplayedBlock
+    mapped: tuple[MappedRow, ...]
+    quarantined: tuple[QuarantinedWrite, ...]

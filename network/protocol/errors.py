@@ -1,0 +1,47 @@
+"""What reading or checking a ledger can end in, apart from a value.
+
+ProtocolError
++- DecodeError            bytes are not the message they should be
++- LimitExceededError     a message is larger than any limit of Fabric's own
++- ConfigurationError     a channel configuration cannot be used
++- IdentityError          an identity is not valid in the channel
++- PolicyError            a set of signatures does not satisfy a policy
+"""
+
+from typing import ClassVar
+
+
+class ProtocolError(Exception):
+    """Base of every error of `network.protocol`; `code` is stable and safe to log."""
+
+    code: ClassVar[str] = "protocol_error"
+
+
+class DecodeError(ProtocolError):
+    """The bytes are not the message they should be; the text names the message and the place, never a value."""
+
+    code = "decode_error"
+
+
+class LimitExceededError(DecodeError):
+    """A size or a count is beyond what a Fabric network can produce (`network.protocol.limits`)."""
+
+    code = "limit_exceeded"
+
+
+class ConfigurationError(ProtocolError):
+    """A channel configuration lacks or contradicts what Fabric demands of it."""
+
+    code = "configuration_error"
+
+
+class IdentityError(ProtocolError):
+    """A serialised identity does not parse, or is not valid under the MSPs of the channel."""
+
+    code = "identity_error"
+
+
+class PolicyError(ProtocolError):
+    """The signatures given do not satisfy the policy named in the text."""
+
+    code = "policy_not_satisfied"

@@ -1,0 +1,22 @@
+"""Every limit on what we read, in one place, with units.
+
+A real peer caps a gRPC message at 100 MiB (`core/comm/config.go`, `sampleconfig/core.yaml`), so no block it serves is larger.
+"""
+
+MAX_BLOCK_BYTES = 100 * 1024 * 1024
+"""Bytes of one serialised block."""
+
+MAX_TRANSACTIONS_PER_BLOCK = 200_000
+"""Envelopes in one block; the smallest well-formed envelope of a network is three orders above MAX_BLOCK_BYTES / this."""
+
+MAX_METADATA_SLOTS = 64
+"""Entries of BlockMetadata; Fabric 3 writes five."""
+
+MAX_BLOCK_SIGNATURES = 1_000
+"""Orderer signatures looked at in one block."""
+
+MAX_BLOCK_NUMBER = 2**63 - 1
+"""Block numbers are unsigned 64-bit on the wire; SQL's bigint is signed."""
+
+MAX_GROUP_DEPTH = 8
+"""Nesting of configuration groups; a channel has three levels."""
