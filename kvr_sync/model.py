@@ -4,6 +4,7 @@ from enum import IntEnum
 from typing import NamedTuple
 
 from network.protocol.block import BlockHeader
+from network.protocol.read_write_set import Version
 from network.protocol.transaction import ChaincodeId
 
 
@@ -33,13 +34,21 @@ class LedgerKey(NamedTuple):
     key: bytes
 
 
+class StateValue(NamedTuple):
+    """What the world state holds for a key: its value (in a collection: the value's hash) and the version that wrote it."""
+
+    value: bytes
+    version: Version
+
+
 class WriteKind(IntEnum):
-    """What a transaction wrote."""
+    """What a transaction wrote. METADATA sets a key's metadata (key-level policy), METADATA_REMOVED takes it away."""
 
     PUT = 1
     DELETE = 2
     METADATA = 3
     PURGE = 4
+    METADATA_REMOVED = 5
 
 
 class Effect(IntEnum):

@@ -4,7 +4,16 @@ Messages: `ledger/rwset/rwset.proto`, `ledger/rwset/kvrwset/kv_rwset.proto`.
 Rules of delete: `core/ledger/kvledger/txmgmt/rwsetutil/rwset_proto_util.go` (an empty value, or the hash of one, deletes).
 """
 
+from collections.abc import Iterable
+from hashlib import sha256
 from typing import NamedTuple
+
+from fabric_protos.ledger.rwset import rwset_pb2
+from fabric_protos.ledger.rwset.kvrwset import kv_rwset_pb2
+
+from network.protocol.wire import parse
+
+_HASH_OF_NOTHING = sha256(b"").digest()
 
 
 class Version(NamedTuple):
@@ -22,7 +31,7 @@ class KeyRead(NamedTuple):
 
 
 class KeyWrite(NamedTuple):
-    """A public key written; a delete has an empty value, whatever its flag says."""
+    """A public key written; `is_delete` by Fabric's rule: flagged so, or the value is empty."""
 
     key: str
     is_delete: bool
@@ -61,7 +70,7 @@ class HashedRead(NamedTuple):
 
 
 class HashedWrite(NamedTuple):
-    """A private key written, by SHA-256 of key and value."""
+    """A private key written, by SHA-256 of key and value; `is_delete` by Fabric's rule (flag, no hash, hash of nothing)."""
 
     key_hash: bytes
     is_delete: bool
@@ -95,3 +104,127 @@ class NamespaceSet(NamedTuple):
     writes: tuple[KeyWrite, ...]
     metadata_writes: tuple[MetadataWrite, ...]
     collections: tuple[CollectionSet, ...]
+
+
+class CollectionWrites(NamedTuple):
+    """The part of a `CollectionSet` that changes state."""
+
+    collection: str
+    writes: tuple[HashedWrite, ...]
+    metadata_writes: tuple[HashedMetadataWrite, ...]
+    private_set_hash: bytes
+
+
+class NamespaceWrites(NamedTuple):
+    """The part of a `NamespaceSet` that changes state."""
+
+    namespace: str
+    writes: tuple[KeyWrite, ...]
+    metadata_writes: tuple[MetadataWrite, ...]
+    collections: tuple[CollectionWrites, ...]
+
+
+def decode_writes(content: bytes) -> tuple[NamespaceWrites, ...]:
+    """Decode what a TxReadWriteSet changes, in the order of the message; its reads are parsed but not kept.
+
+    Raises DecodeError where any part of the set, reads included, does not parse
+    (`core/ledger/kvledger/txmgmt/rwsetutil/rwset_proto_util.go`, TxRwSetFromProtoMsg).
+    """
+    result = parse(rwset_pb2.TxReadWriteSet, content, "TxReadWriteSet")
+    namespaces = []
+    for entry in result.ns_rwset:
+        public = parse(kv_rwset_pb2.KVRWSet, entry.rwset, "KVRWSet")
+        collections = []
+        for part in entry.collection_hashed_rwset:
+            hashed = parse(kv_rwset_pb2.HashedRWSet, part.hashed_rwset, "HashedRWSet")
+            collections.append(
+                CollectionWrites(
+                    part.collection_name, _hashed_writes(hashed), _hashed_metadata(hashed), part.pvt_rwset_hash
+                )
+            )
+        namespaces.append(
+            NamespaceWrites(entry.namespace, _public_writes(public), _public_metadata(public), tuple(collections))
+        )
+    return tuple(namespaces)
+
+
+def decode_read_write_set(content: bytes) -> tuple[NamespaceSet, ...]:
+    """Decode a whole TxReadWriteSet, in the order of the message.
+
+    Raises DecodeError where any part of it does not parse.
+    """
+    result = parse(rwset_pb2.TxReadWriteSet, content, "TxReadWriteSet")
+    namespaces = []
+    for entry in result.ns_rwset:
+        public = parse(kv_rwset_pb2.KVRWSet, entry.rwset, "KVRWSet")
+        collections = []
+        for part in entry.collection_hashed_rwset:
+            hashed = parse(kv_rwset_pb2.HashedRWSet, part.hashed_rwset, "HashedRWSet")
+            reads = tuple(
+                HashedRead(read.key_hash, _version(read.version) if read.HasField("version") else None)
+                for read in hashed.hashed_reads
+            )
+            collections.append(
+                CollectionSet(
+                    part.collection_name, reads, _hashed_writes(hashed), _hashed_metadata(hashed), part.pvt_rwset_hash
+                )
+            )
+        namespaces.append(
+            NamespaceSet(
+                entry.namespace,
+                _reads(public.reads),
+                tuple(_range_query(query) for query in public.range_queries_info),
+                _public_writes(public),
+                _public_metadata(public),
+                tuple(collections),
+            )
+        )
+    return tuple(namespaces)
+
+
+def _version(version: kv_rwset_pb2.Version) -> Version:
+    return Version(version.block_num, version.tx_num)
+
+
+def _reads(reads: Iterable[kv_rwset_pb2.KVRead]) -> tuple[KeyRead, ...]:
+    return tuple(KeyRead(read.key, _version(read.version) if read.HasField("version") else None) for read in reads)
+
+
+def _range_query(query: kv_rwset_pb2.RangeQueryInfo) -> RangeQuery:
+    kind = query.WhichOneof("reads_info")
+    raw = _reads(query.raw_reads.kv_reads) if kind == "raw_reads" else None
+    merkle = None
+    if kind == "reads_merkle_hashes":
+        summary = query.reads_merkle_hashes
+        merkle = (summary.max_degree, summary.max_level, tuple(summary.max_level_hashes))
+    return RangeQuery(query.start_key, query.end_key, query.itr_exhausted, raw, merkle)
+
+
+def _public_writes(public: kv_rwset_pb2.KVRWSet) -> tuple[KeyWrite, ...]:
+    return tuple([KeyWrite(w.key, w.is_delete or not w.value, w.value) for w in public.writes])
+
+
+def _public_metadata(public: kv_rwset_pb2.KVRWSet) -> tuple[MetadataWrite, ...]:
+    return tuple([MetadataWrite(w.key, _entries(w.entries)) for w in public.metadata_writes])
+
+
+def _hashed_writes(hashed: kv_rwset_pb2.HashedRWSet) -> tuple[HashedWrite, ...]:
+    return tuple(
+        [
+            HashedWrite(
+                w.key_hash,
+                w.is_delete or not w.value_hash or w.value_hash == _HASH_OF_NOTHING,
+                w.value_hash,
+                w.is_purge,
+            )
+            for w in hashed.hashed_writes
+        ]
+    )
+
+
+def _hashed_metadata(hashed: kv_rwset_pb2.HashedRWSet) -> tuple[HashedMetadataWrite, ...]:
+    return tuple([HashedMetadataWrite(w.key_hash, _entries(w.entries)) for w in hashed.metadata_writes])
+
+
+def _entries(entries: Iterable[kv_rwset_pb2.KVMetadataEntry]) -> tuple[MetadataEntry, ...]:
+    return tuple([MetadataEntry(entry.name, entry.value) for entry in entries])

@@ -5,7 +5,7 @@ Messages: `common/common.proto`, `peer/transaction.proto`, `peer/proposal.proto`
 
 from typing import NamedTuple
 
-from network.protocol.read_write_set import NamespaceSet
+from network.protocol.read_write_set import NamespaceWrites
 
 HEADER_CONFIG = 1
 HEADER_CONFIG_UPDATE = 2
@@ -43,12 +43,18 @@ class Defect(NamedTuple):
 
 
 class Action(NamedTuple):
-    """The one action of an endorser transaction."""
+    """The one action of an endorser transaction.
+
+    `results` are the endorsed TxReadWriteSet bytes (`read_write_set.decode_read_write_set` reads them whole), `writes` what
+    they change. `function` is the first argument of the call, None where the proposal does not show one: nothing in
+    Fabric's validation looks at it.
+    """
 
     chaincode: ChaincodeId | None
     function: bytes | None
     response_status: int
-    namespaces: tuple[NamespaceSet, ...]
+    results: bytes
+    writes: tuple[NamespaceWrites, ...]
     event: ChaincodeEvent | None
     endorsements: tuple[Endorsement, ...]
 

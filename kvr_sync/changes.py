@@ -1,0 +1,107 @@
+"""A verified block to its changes: who did what, and the writes of the valid transactions in ledger order. Pure.
+
+Only transactions with the verdict VALID have writes and events here; every transaction has its facts. Reads, range queries
+and responses change no state and are left where they are.
+"""
+
+from functools import lru_cache
+
+from fabric_protos.msp import identities_pb2
+
+from kvr_sync.model import BlockChanges, EventFacts, LedgerKey, TransactionFacts, Write, WriteKind
+from kvr_sync.verify import VerifiedBlock
+from network.protocol.errors import DecodeError
+from network.protocol.read_write_set import HashedWrite, MetadataEntry, NamespaceWrites
+from network.protocol.transaction import Transaction
+from network.protocol.validation_code import VALID
+from network.protocol.wire import parse
+
+
+def extract_changes(verified: VerifiedBlock) -> BlockChanges:
+    """Give everything a verified block says, in ledger order; total: a verified block always has changes."""
+    block = verified.block
+    transactions = []
+    writes: list[Write] = []
+    events = []
+    for transaction, code in zip(block.transactions, block.flags, strict=True):
+        transactions.append(_facts(transaction, code))
+        if code != VALID or transaction.action is None:
+            continue
+        _append_writes(writes, transaction.tx_number, transaction.action.writes)
+        event = transaction.action.event
+        if event is not None:
+            events.append(EventFacts(transaction.tx_number, event.chaincode, event.name, event.payload))
+    return BlockChanges(
+        block.header,
+        verified.header_hash,
+        block.flags,
+        tuple(transactions),
+        tuple(writes),
+        tuple(events),
+        verified.config,
+    )
+
+
+def _facts(transaction: Transaction, code: int) -> TransactionFacts:
+    action = transaction.action
+    defect = transaction.defect
+    return TransactionFacts(
+        transaction.tx_number,
+        transaction.tx_id,
+        transaction.header_type,
+        code,
+        transaction.creator,
+        _msp_id(transaction.creator),
+        action.chaincode if action else None,
+        action.function if action else None,
+        transaction.seconds,
+        transaction.nanos,
+        f"{defect.place}: {defect.reason}" if defect else None,
+    )
+
+
+@lru_cache(maxsize=4096)
+def _msp_id(creator: bytes) -> str:
+    """Read the MSP id that a creator claims; "" when the creator of an invalid transaction is no identity."""
+    try:
+        return parse(identities_pb2.SerializedIdentity, creator, "SerializedIdentity").mspid
+    except DecodeError:
+        return ""
+
+
+def _append_writes(writes: list[Write], tx_number: int, namespaces: tuple[NamespaceWrites, ...]) -> None:
+    """Append one transaction's writes; `write_number` counts them in the order of the read-write set."""
+    first = len(writes)
+    for namespace, public, metadata, collections in namespaces:
+        for key, is_delete, value in public:
+            writes.append(
+                Write(
+                    tx_number,
+                    len(writes) - first,
+                    LedgerKey(namespace, "", key.encode()),
+                    WriteKind.DELETE if is_delete else WriteKind.PUT,
+                    b"" if is_delete else value,
+                )
+            )
+        for key, entries in metadata:
+            ledger_key = LedgerKey(namespace, "", key.encode())
+            writes.append(Write(tx_number, len(writes) - first, ledger_key, _metadata_kind(entries), b""))
+        for collection in collections:
+            for hashed in collection.writes:
+                ledger_key = LedgerKey(namespace, collection.collection, hashed.key_hash)
+                kind = _hashed_kind(hashed)
+                value = hashed.value_hash if kind == WriteKind.PUT else b""
+                writes.append(Write(tx_number, len(writes) - first, ledger_key, kind, value))
+            for key_hash, entries in collection.metadata_writes:
+                ledger_key = LedgerKey(namespace, collection.collection, key_hash)
+                writes.append(Write(tx_number, len(writes) - first, ledger_key, _metadata_kind(entries), b""))
+
+
+def _metadata_kind(entries: tuple[MetadataEntry, ...]) -> WriteKind:
+    return WriteKind.METADATA if entries else WriteKind.METADATA_REMOVED
+
+
+def _hashed_kind(write: HashedWrite) -> WriteKind:
+    if not write.is_delete:
+        return WriteKind.PUT  # A purge flag on a write with a value hash does not make it a delete (`tx_ops.go`).
+    return WriteKind.PURGE if write.is_purge else WriteKind.DELETE
