@@ -1,0 +1,1 @@
+"""Where blocks come from: one protocol, a module for each kind of source."""
