@@ -6,6 +6,7 @@ ProtocolError
 +- ConfigurationError     a channel configuration cannot be used
 +- IdentityError          an identity is not valid in the channel
 +- PolicyError            a set of signatures does not satisfy a policy
++- CompositeKeyError      parts cannot make a composite key
 """
 
 from typing import ClassVar
@@ -45,3 +46,9 @@ class PolicyError(ProtocolError):
     """The signatures given do not satisfy the policy named in the text."""
 
     code = "policy_not_satisfied"
+
+
+class CompositeKeyError(ProtocolError):
+    """Parts cannot make a composite key; the text names the part by its position, never its content."""
+
+    code = "composite_key"
