@@ -1,0 +1,170 @@
+"""Decoding of blocks: total, bounded, and one malformed transaction never hides the others."""
+
+from typing import Any
+
+import pytest
+from fabric_protos.common import common_pb2
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tests.support.recorded_chain import change_block, load_chain
+
+from network.protocol import limits
+from network.protocol.decode import decode_block, decode_transaction
+from network.protocol.errors import DecodeError, LimitExceededError
+from network.protocol.read_write_set import decode_read_write_set, decode_writes
+from network.protocol.transaction import Defect
+
+RAFT = load_chain("fabric-3.1.5-raft")
+
+
+@pytest.mark.parametrize(
+    ("number", "defect"),
+    [
+        (34, Defect("Transaction", "0 actions instead of one")),
+        (35, Defect("Transaction", "reserved wire type")),
+        (41, Defect("Transaction", "2 actions instead of one")),
+    ],
+)
+def test_says_where_reading_a_recorded_malformed_transaction_stopped(number: int, defect: Defect) -> None:
+    (transaction,) = decode_block(RAFT.blocks[number]).transactions
+
+    assert transaction.defect == defect
+    assert transaction.tx_id
+    assert transaction.creator
+    assert transaction.action is None
+
+
+def test_a_malformed_transaction_does_not_hide_its_neighbours() -> None:
+    def insert(block: Any) -> None:
+        good = block.data.data[0]
+        block.data.data[:] = [b"\xff\xff", good, b""]
+
+    block = decode_block(change_block(RAFT.blocks[6], insert))
+
+    assert [transaction.defect is None for transaction in block.transactions] == [False, True, False]
+    assert block.transactions[1].action is not None
+    assert block.transactions[1].tx_number == 1
+
+
+def test_reads_chaincode_function_event_and_endorsements() -> None:
+    action = decode_block(RAFT.blocks[17]).transactions[0].action
+
+    assert action is not None
+    assert action.chaincode is not None
+    assert action.chaincode.name == "ext"
+    assert action.function
+    assert action.event is not None
+    assert action.event.chaincode == "ext"
+    assert len(action.endorsements) == 2
+
+
+def test_the_whole_read_write_set_agrees_with_its_writes() -> None:
+    checked = 0
+    for content in RAFT.blocks:
+        for transaction in decode_block(content).transactions:
+            if transaction.action is None:
+                continue
+            whole = decode_read_write_set(transaction.action.results)
+            for full, writes in zip(whole, transaction.action.writes, strict=True):
+                assert (full.namespace, full.writes, full.metadata_writes) == writes[:3]
+                for collection, collection_writes in zip(full.collections, writes.collections, strict=True):
+                    assert collection[:1] + collection[2:] == collection_writes
+                checked += 1
+    assert checked > 100
+
+
+def test_reads_and_range_queries_are_decoded() -> None:
+    transaction = decode_block(RAFT.blocks[22]).transactions[0]
+
+    assert transaction.action is not None
+    (entry,) = [ns for ns in decode_read_write_set(transaction.action.results) if ns.range_queries]
+    assert entry.range_queries[0].raw_reads
+    assert all(read.version for read in entry.range_queries[0].raw_reads)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"", "no header"),
+        (b"not a block", "Block: "),
+        (common_pb2.Block(header=common_pb2.BlockHeader(number=2**63)).SerializeToString(), "beyond 63 bits"),
+    ],
+)
+def test_rejects_bytes_that_are_no_block(content: bytes, message: str) -> None:
+    with pytest.raises(DecodeError, match=message):
+        decode_block(content)
+
+
+def test_rejects_a_block_larger_than_any_peer_serves() -> None:
+    with pytest.raises(LimitExceededError, match="bytes"):
+        decode_block(bytes(limits.MAX_BLOCK_BYTES + 1))
+
+
+def test_rejects_more_envelopes_than_the_limit() -> None:
+    block = common_pb2.Block(header=common_pb2.BlockHeader(number=1))
+    block.data.data.extend([b""] * (limits.MAX_TRANSACTIONS_PER_BLOCK + 1))
+
+    with pytest.raises(LimitExceededError, match="envelopes"):
+        decode_block(block.SerializeToString())
+
+
+def test_rejects_more_metadata_slots_than_the_limit() -> None:
+    block = common_pb2.Block(header=common_pb2.BlockHeader(number=1))
+    block.metadata.metadata.extend([b""] * (limits.MAX_METADATA_SLOTS + 1))
+
+    with pytest.raises(LimitExceededError, match="slots"):
+        decode_block(block.SerializeToString())
+
+
+def test_rejects_a_commit_hash_of_another_length() -> None:
+    def shorten(block: Any) -> None:
+        block.metadata.metadata[4] = common_pb2.Metadata(value=b"short").SerializeToString()
+
+    with pytest.raises(DecodeError, match="commit hash of 5 bytes"):
+        decode_block(change_block(RAFT.blocks[6], shorten))
+
+
+def test_a_block_without_commit_hash_has_none() -> None:
+    assert decode_block(RAFT.blocks[0]).commit_hash is None
+
+
+@given(st.binary(max_size=400))
+def test_any_bytes_are_a_block_or_our_error(content: bytes) -> None:
+    try:
+        block = decode_block(content)
+    except DecodeError:
+        return
+    assert len(block.transactions) == len(block.envelopes)
+
+
+@settings(max_examples=300)
+@given(st.data())
+def test_a_recorded_block_with_spoiled_bytes_is_a_block_or_our_error(data: st.DataObject) -> None:
+    content = bytearray(RAFT.blocks[data.draw(st.sampled_from([6, 17, 25, 45, 62, 65]))])
+    for _ in range(data.draw(st.integers(1, 4))):
+        content[data.draw(st.integers(0, len(content) - 1))] = data.draw(st.integers(0, 255))
+
+    try:
+        block = decode_block(bytes(content))
+    except DecodeError:
+        return
+    assert len(block.transactions) == len(block.envelopes)
+
+
+@given(st.binary(max_size=300))
+def test_any_envelope_is_a_transaction(envelope: bytes) -> None:
+    transaction = decode_transaction(3, envelope)
+
+    assert transaction.tx_number == 3
+    assert transaction.action is None or transaction.defect is None
+
+
+@given(st.binary(max_size=300))
+def test_any_bytes_are_a_read_write_set_or_our_error(content: bytes) -> None:
+    try:
+        writes = decode_writes(content)
+    except DecodeError:
+        with pytest.raises(DecodeError):
+            decode_read_write_set(content)
+        return
+    assert len(writes) == len(decode_read_write_set(content))
