@@ -4,6 +4,8 @@ from typing import Any
 
 import pytest
 from fabric_protos.common import common_pb2
+from fabric_protos.ledger.rwset import rwset_pb2
+from fabric_protos.ledger.rwset.kvrwset import kv_rwset_pb2
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.support.recorded_chain import change_block, load_chain
@@ -11,7 +13,7 @@ from tests.support.recorded_chain import change_block, load_chain
 from network.protocol import limits
 from network.protocol.decode import decode_block, decode_transaction
 from network.protocol.errors import DecodeError, LimitExceededError
-from network.protocol.read_write_set import decode_read_write_set, decode_writes
+from network.protocol.read_write_set import KeyRead, RangeQuery, Version, decode_read_write_set, decode_writes
 from network.protocol.transaction import Defect
 
 RAFT = load_chain("fabric-3.1.5-raft")
@@ -74,12 +76,38 @@ def test_the_whole_read_write_set_agrees_with_its_writes() -> None:
 
 
 def test_reads_and_range_queries_are_decoded() -> None:
-    transaction = decode_block(RAFT.blocks[22]).transactions[0]
+    sets = [
+        namespace
+        for content in RAFT.blocks
+        for transaction in decode_block(content).transactions
+        if transaction.action
+        for namespace in decode_read_write_set(transaction.action.results)
+    ]
+    queries = [query for namespace in sets for query in namespace.range_queries]
 
-    assert transaction.action is not None
-    (entry,) = [ns for ns in decode_read_write_set(transaction.action.results) if ns.range_queries]
-    assert entry.range_queries[0].raw_reads
-    assert all(read.version for read in entry.range_queries[0].raw_reads)
+    assert [(query.start_key, query.end_key, query.exhausted) for query in queries] == [
+        ("bulk", "bulkc", True),
+        ("ph0", "ph9", True),
+    ]
+    assert queries[0].merkle_summary is not None
+    assert queries[0].merkle_summary[:2] == (50, 1)
+    assert len(queries[0].merkle_summary[2]) == 2
+    assert queries[1].raw_reads is None
+    assert queries[1].merkle_summary is None
+    assert any(read.version is None for namespace in sets for read in namespace.reads)
+    assert any(read.version is not None for namespace in sets for read in namespace.reads)
+    assert any(read.version for namespace in sets for part in namespace.collections for read in part.reads)
+
+
+def test_raw_reads_of_a_range_are_decoded() -> None:
+    reads = kv_rwset_pb2.QueryReads(kv_reads=[kv_rwset_pb2.KVRead(key="a", version={"block_num": 3, "tx_num": 1})])
+    query = kv_rwset_pb2.RangeQueryInfo(start_key="a", end_key="b", itr_exhausted=False, raw_reads=reads)
+    public = kv_rwset_pb2.KVRWSet(range_queries_info=[query]).SerializeToString()
+    results = rwset_pb2.TxReadWriteSet(ns_rwset=[rwset_pb2.NsReadWriteSet(namespace="n", rwset=public)])
+
+    (namespace,) = decode_read_write_set(results.SerializeToString())
+
+    assert namespace.range_queries == (RangeQuery("a", "b", False, (KeyRead("a", Version(3, 1)),), None),)
 
 
 @pytest.mark.parametrize(
