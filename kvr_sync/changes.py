@@ -22,14 +22,16 @@ def extract_changes(verified: VerifiedBlock) -> BlockChanges:
     block = verified.block
     transactions = []
     writes: list[Write] = []
+    refused: list[Write] = []
     events = []
     for transaction, code in zip(block.transactions, block.flags, strict=True):
         transactions.append(_facts(transaction, code))
-        if code != VALID or transaction.action is None:
+        if transaction.action is None:
             continue
-        _append_writes(writes, transaction.tx_number, transaction.action.writes)
+        is_valid = code == VALID
+        _append_writes(writes if is_valid else refused, transaction.tx_number, transaction.action.writes)
         event = transaction.action.event
-        if event is not None:
+        if is_valid and event is not None:
             events.append(EventFacts(transaction.tx_number, event.chaincode, event.name, event.payload))
     return BlockChanges(
         block.header,
@@ -37,6 +39,7 @@ def extract_changes(verified: VerifiedBlock) -> BlockChanges:
         block.flags,
         tuple(transactions),
         tuple(writes),
+        tuple(refused),
         tuple(events),
         verified.config,
     )

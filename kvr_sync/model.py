@@ -119,13 +119,18 @@ class ConfigFacts(NamedTuple):
 
 
 class BlockChanges(NamedTuple):
-    """Everything one verified block says, in ledger order; only writes of valid transactions are in `writes`."""
+    """Everything one verified block says, in ledger order.
+
+    `writes` are those of valid transactions, `refused` what the others would have written, as far as they can be read: kept
+    for the audit of a key, never applied.
+    """
 
     header: BlockHeader
     header_hash: bytes
     flags: bytes
     transactions: tuple[TransactionFacts, ...]
     writes: tuple[Write, ...]
+    refused: tuple[Write, ...]
     events: tuple[EventFacts, ...]
     config: ConfigFacts | None
 

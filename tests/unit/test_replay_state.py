@@ -24,7 +24,7 @@ def block(number: int, *writes: tuple[int, LedgerKey, WriteKind, bytes]) -> Bloc
         numbered.append(Write(tx_number, counts.get(tx_number, 0), key, kind, value))
         counts[tx_number] = counts.get(tx_number, 0) + 1
     flags = bytes(max(counts, default=0) + 1)
-    return BlockChanges(BlockHeader(number, b"", b""), b"", flags, (), tuple(numbered), (), None)
+    return BlockChanges(BlockHeader(number, b"", b""), b"", flags, (), tuple(numbered), (), (), None)
 
 
 def line(state: dict[LedgerKey, StateValue] | None = None) -> StateReplay:
