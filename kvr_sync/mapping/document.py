@@ -27,6 +27,9 @@ JsonValue: TypeAlias = "dict[str, JsonValue] | list[JsonValue] | str | bool | in
 _MAX_INT_DIGITS = 600
 """Longer integers become Decimal: below the least limit Python lets a process set on int(text), so none can fail."""
 
+_MAX_FAST_BYTES = 64 * 1024
+"""Bounds the fast path's integers too, where a process has lifted Python's own limit on int(text)."""
+
 _WHITESPACE = " \t\n\r"
 
 _TOKEN = re.compile(r'"[^"\\]*+(?:\\.[^"\\]*+)*+"?|[\[{]|[\]}]', re.DOTALL)
@@ -45,7 +48,11 @@ def read_document(content: bytes) -> JsonValue:
         text = content.decode()
     except UnicodeDecodeError:
         raise UnfitValueError(quarantine.NOT_UTF8, "UTF-8 text expected") from None
-    if b"\\" not in content and content.count(b"{") + content.count(b"[") <= MAX_DOCUMENT_DEPTH:
+    if (
+        len(content) <= _MAX_FAST_BYTES
+        and b"\\" not in content
+        and content.count(b"{") + content.count(b"[") <= MAX_DOCUMENT_DEPTH
+    ):
         try:
             document, end = _fast_scan(text, 0)
         except (ValueError, InvalidOperation):

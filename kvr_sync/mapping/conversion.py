@@ -1,0 +1,239 @@
+"""Values of one column: from JSON and from text to the Python value that both databases store exactly.
+
+A converter takes a value that is present (not None) and gives the column's value, or raises `UnfitValueError`, whose text
+names what was expected and what kind of thing was found, never the value.
+"""
+
+import re
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from decimal import Context, Decimal, Inexact, InvalidOperation
+from typing import Any, TypeAlias
+
+from kvr_sync.mapping import quarantine
+from kvr_sync.mapping.definition import ColumnMapping, ColumnType
+from kvr_sync.mapping.document import is_storable, read_document, write_document
+from kvr_sync.mapping.limits import (
+    MAX_DIGITS_AFTER_POINT,
+    MAX_DIGITS_BEFORE_POINT,
+    MAX_INDEXED_DIGITS,
+    MAX_INDEXED_TEXT_BYTES,
+)
+from kvr_sync.mapping.quarantine import UnfitValueError
+
+Converter: TypeAlias = Callable[[Any], object]
+
+_MIN_INTEGER = -(2**63)
+_MAX_INTEGER = 2**63 - 1
+
+_INTEGER_TEXT = re.compile(r"-?(?:0|[1-9][0-9]*+)")
+_DECIMAL_TEXT = re.compile(r"-?(?:0|[1-9][0-9]*+)(?:\.[0-9]++)?(?:[eE][-+]?[0-9]++)?")
+_TIMESTAMP = re.compile(
+    r"[0-9]{4}-(?:0[1-9]|1[0-2])-(?:0[1-9]|[12][0-9]|3[01])[Tt](?:[01][0-9]|2[0-3]):[0-5][0-9]:[0-5][0-9]"
+    r"(?:\.([0-9]{1,6})0*+)?(?:[Zz]|[+-](?:[01][0-9]|2[0-3]):[0-5][0-9])"
+)
+"""RFC 3339 date-time with a T, without the leap second; what follows six fractional digits must be zeros."""
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_EXACT = Context(prec=MAX_DIGITS_BEFORE_POINT + MAX_DIGITS_AFTER_POINT, traps=[Inexact, InvalidOperation])
+"""Room for every storable number; anything that would have to round is an error."""
+
+_KINDS = {str: "text", bool: "true or false", int: "an integer", Decimal: "a decimal number", dict: "an object", list: "an array"}
+
+
+def json_converter(column: ColumnMapping) -> Converter:
+    """Give the converter of a column for values out of a JSON document."""
+    match column.type:
+        case ColumnType.TEXT:
+            return _indexed_text if column.index else _text
+        case ColumnType.INTEGER:
+            return _integer
+        case ColumnType.DECIMAL:
+            return _decimal_converter(column)
+        case ColumnType.BOOLEAN:
+            return _boolean
+        case ColumnType.TIMESTAMP:
+            return _timestamp
+        case ColumnType.JSON:
+            return write_document
+        case ColumnType.BYTES:
+            return _bytes
+
+
+def text_converter(column: ColumnMapping) -> Converter:
+    """Give the converter of a column for text: attributes of keys, whole values, facts of the ledger.
+
+    Numbers are written as in JSON, booleans as `true` and `false`.
+    """
+    match column.type:
+        case ColumnType.INTEGER:
+            return _integer_of_text
+        case ColumnType.DECIMAL:
+            check = _decimal_converter(column)
+            return lambda text: check(_decimal_of_text(text))
+        case ColumnType.BOOLEAN:
+            return _boolean_of_text
+        case _:
+            return json_converter(column)
+
+
+def bytes_converter(column: ColumnMapping) -> Converter:
+    """Give the converter of a column for raw bytes: keys, whole values, function names."""
+    if column.type is ColumnType.BYTES:
+        return _bytes
+    if column.type is ColumnType.JSON:
+        return _json_of_bytes
+    convert = text_converter(column)
+    return lambda content: convert(decode_text(content))
+
+
+def decode_text(content: bytes) -> str:
+    """Decode strict UTF-8, or raise `UnfitValueError`."""
+    try:
+        return content.decode()
+    except UnicodeDecodeError:
+        raise UnfitValueError(quarantine.NOT_UTF8, "UTF-8 text expected") from None
+
+
+def claimed_time(seconds: int | None, nanos: int | None) -> datetime | None:
+    """Give the time a submitter claimed, cut (not rounded) to microseconds; the ledger layer keeps the nanoseconds.
+
+    Raises `UnfitValueError` for a time that no calendar of years 1 to 9999 has.
+    """
+    if seconds is None:
+        return None
+    nanos = nanos or 0
+    try:
+        if not 0 <= nanos < 1_000_000_000:
+            raise OverflowError
+        return _EPOCH + timedelta(seconds=seconds, microseconds=nanos // 1000)
+    except OverflowError:
+        raise UnfitValueError(quarantine.OUT_OF_RANGE, "a time between the years 1 and 9999 expected") from None
+
+
+def _wrong_type(expected: str, value: object) -> UnfitValueError:
+    return UnfitValueError(quarantine.WRONG_TYPE, f"{expected} expected, {_KINDS.get(type(value), 'another type')} found")
+
+
+def _text(value: object) -> str:
+    if type(value) is not str:
+        raise _wrong_type("text", value)
+    if "\x00" in value:
+        raise UnfitValueError(quarantine.NOT_STORABLE, "text without U+0000 expected")
+    return value
+
+
+def _indexed_text(value: object) -> str:
+    text = _text(value)
+    # A character has at most four bytes: short texts need no encoding to be known as short.
+    if len(text) * 4 > MAX_INDEXED_TEXT_BYTES and len(text.encode()) > MAX_INDEXED_TEXT_BYTES:
+        raise UnfitValueError(quarantine.OUT_OF_RANGE, f"text of at most {MAX_INDEXED_TEXT_BYTES} bytes expected (index)")
+    return text
+
+
+def _integer(value: object) -> int:
+    if type(value) is not int:
+        if type(value) is Decimal and value.adjusted() > 19:
+            raise UnfitValueError(quarantine.OUT_OF_RANGE, "a 64-bit integer expected")
+        raise _wrong_type("an integer", value)
+    if not _MIN_INTEGER <= value <= _MAX_INTEGER:
+        raise UnfitValueError(quarantine.OUT_OF_RANGE, "a 64-bit integer expected")
+    return value
+
+
+def _boolean(value: object) -> bool:
+    if type(value) is not bool:
+        raise _wrong_type("true or false", value)
+    return value
+
+
+def _timestamp(value: object) -> datetime:
+    if type(value) is not str:
+        raise _wrong_type("a timestamp", value)
+    match = _TIMESTAMP.fullmatch(value)
+    if match is not None:
+        fraction = match[1]
+        if fraction is not None:
+            value = f"{value[:20]}{fraction:0<6}{value[match.end(0) - (1 if value[-1] in 'Zz' else 6) :]}"
+        try:
+            return datetime.fromisoformat(value.upper()).astimezone(UTC)
+        except (ValueError, OverflowError):
+            pass  # a day its month does not have; a year before 1 or after 9999 in UTC
+    raise UnfitValueError(quarantine.NOT_A_TIMESTAMP, "a possible RFC 3339 timestamp with zone, at most microseconds, expected")
+
+
+def _bytes(value: object) -> bytes:
+    if type(value) is not bytes:
+        raise _wrong_type("bytes", value)
+    return value
+
+
+def _json_of_bytes(content: bytes) -> str | None:
+    document = read_document(content)
+    return None if document is None else write_document(document)
+
+
+def _integer_of_text(text: str) -> int:
+    if not _INTEGER_TEXT.fullmatch(text):
+        raise UnfitValueError(quarantine.WRONG_TYPE, "an integer expected, other text found")
+    return _integer(int(text) if len(text) <= 20 else Decimal(text))
+
+
+def _decimal_of_text(text: str) -> Decimal:
+    if not _DECIMAL_TEXT.fullmatch(text):
+        raise UnfitValueError(quarantine.WRONG_TYPE, "a decimal number expected, other text found")
+    try:
+        return Decimal(text)
+    except InvalidOperation:
+        raise UnfitValueError(quarantine.OUT_OF_RANGE, "a number with a smaller exponent expected") from None
+
+
+def _boolean_of_text(text: str) -> bool:
+    if text not in ("true", "false"):
+        raise UnfitValueError(quarantine.WRONG_TYPE, "true or false expected, other text found")
+    return text == "true"
+
+
+def _decimal_converter(column: ColumnMapping) -> Callable[[object], Decimal]:
+    precision, scale = column.precision, column.scale
+    if precision is not None and scale is not None:
+        return lambda value: _fit(_decimal(value), precision, scale)
+    return _indexed_decimal if column.index else _decimal
+
+
+def _decimal(value: object) -> Decimal:
+    if type(value) is int:
+        number = Decimal(value)
+    elif type(value) is Decimal:
+        number = value
+    else:
+        raise _wrong_type("a decimal number", value)
+    if not number:
+        # Zero has no sign in PostgreSQL; its exponent only says how many zeros were written.
+        exponent = number.as_tuple().exponent
+        number = Decimal((0, (0,), min(exponent, 0))) if isinstance(exponent, int) else number
+    if not is_storable(number):
+        raise UnfitValueError(quarantine.OUT_OF_RANGE, "a number that PostgreSQL's numeric holds expected")
+    return number
+
+
+def _indexed_decimal(value: object) -> Decimal:
+    number = _decimal(value)
+    exponent = number.as_tuple().exponent
+    before, after = max(number.adjusted() + 1, 0), -exponent if isinstance(exponent, int) else 0
+    if before + max(after, 0) > MAX_INDEXED_DIGITS:
+        raise UnfitValueError(quarantine.OUT_OF_RANGE, f"a number of at most {MAX_INDEXED_DIGITS} digits expected (index)")
+    return number
+
+
+def _fit(number: Decimal, precision: int, scale: int) -> Decimal:
+    """Bring a number to its column's precision and scale without rounding; zeros after the scale may go."""
+    exponent = number.as_tuple().exponent
+    try:
+        if isinstance(exponent, int) and exponent < -scale:
+            number = number.quantize(Decimal((0, (1,), -scale)), context=_EXACT)
+    except (Inexact, InvalidOperation):
+        number = Decimal((0, (1,), precision))  # as one digit too many
+    if number and number.adjusted() >= precision - scale:
+        raise UnfitValueError(quarantine.OUT_OF_RANGE, f"at most {precision} digits, {scale} after the point, expected")
+    return number

@@ -1,0 +1,67 @@
+"""Names of tables and columns that need no quotes in PostgreSQL and SQLite, and collide with nothing of ours or theirs."""
+
+import re
+
+MAX_TABLE_NAME = 48
+"""Characters; leaves room for `_history`, `_changes` and the names of indexes within PostgreSQL's 63 bytes."""
+
+MAX_COLUMN_NAME = 63
+"""Characters; PostgreSQL cuts longer names silently."""
+
+_NAME = re.compile(r"[a-z][a-z0-9_]*")
+_RESERVED_TABLE_PREFIXES = ("kvr_", "ledger_", "sync_", "alembic_", "pg_", "sqlite_")
+_RESERVED_COLUMN_PREFIXES = ("kvr_",)
+_RESERVED_TABLE_SUFFIXES = ("_history", "_changes")
+
+SYSTEM_COLUMNS = frozenset({"cmax", "cmin", "ctid", "oid", "rowid", "tableoid", "xmax", "xmin"})
+"""Columns that PostgreSQL (documentation, "System Columns") or SQLite ("ROWIDs and the INTEGER PRIMARY KEY") already has."""
+
+RESERVED_WORDS = frozenset(
+    """
+    add all alter analyse analyze and any array as asc asymmetric authorization autoincrement between binary both case
+    cast check collate collation column commit concurrently constraint create cross current_catalog current_date
+    current_role current_schema current_time current_timestamp current_user default deferrable delete desc distinct do
+    drop else end escape except exists false fetch for foreign freeze from full grant group having if ilike in index
+    initially inner insert intersect into is isnull join lateral leading left like limit localtime localtimestamp natural
+    not nothing notnull null offset on only or order outer overlaps placing primary raise references returning right
+    select session_user set similar some symmetric system_user table tablesample then to trailing transaction true union
+    unique update user using values variadic verbose when where window with
+    """.split()
+)
+"""Words that cannot name a table or column without quotes.
+
+PostgreSQL 18: `pg_get_keywords()` with category R or T. SQLite 3.40: the words of "SQLite Keywords" (lang_keywords.html)
+that its parser refuses as the name of a table, a column or a result.
+"""
+
+
+def table_name_mistake(name: str) -> str | None:
+    """Say what is wrong with a table name and what is allowed; None: nothing."""
+    mistake = _mistake("table", name, MAX_TABLE_NAME, _RESERVED_TABLE_PREFIXES)
+    if mistake is None and name.endswith(_RESERVED_TABLE_SUFFIXES):
+        return f"table name {name!r} must not end in {_listed(_RESERVED_TABLE_SUFFIXES)}: such tables are made for each table"
+    return mistake
+
+
+def column_name_mistake(name: str) -> str | None:
+    """Say what is wrong with a column name and what is allowed; None: nothing."""
+    mistake = _mistake("column", name, MAX_COLUMN_NAME, _RESERVED_COLUMN_PREFIXES)
+    if mistake is None and name in SYSTEM_COLUMNS:
+        return f"column name {name!r} is a system column of PostgreSQL or SQLite; choose another name"
+    return mistake
+
+
+def _mistake(kind: str, name: str, limit: int, reserved_prefixes: tuple[str, ...]) -> str | None:
+    if len(name) > limit:
+        return f"{kind} name of {len(name)} characters; at most {limit} are allowed"
+    if not _NAME.fullmatch(name):
+        return f"{kind} name {name!r} must be a small letter a-z, then small letters, digits 0-9 and underscores"
+    if name.startswith(reserved_prefixes):
+        return f"{kind} name {name!r} must not begin with {_listed(reserved_prefixes)}: reserved"
+    if name in RESERVED_WORDS:
+        return f"{kind} name {name!r} is a reserved word of SQL; choose another name"
+    return None
+
+
+def _listed(words: tuple[str, ...]) -> str:
+    return " or ".join(repr(word) for word in words)

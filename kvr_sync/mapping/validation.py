@@ -1,0 +1,265 @@
+"""From text to `Mapping`: the JSON schema first, then what a schema cannot say; all mistakes are told at once."""
+
+from collections.abc import Iterator
+from typing import Any, NoReturn
+
+from kvr_sync.errors import ConfigurationError
+from kvr_sync.mapping.definition import (
+    FORMAT_VERSION,
+    ColumnMapping,
+    ColumnType,
+    CompositeSelector,
+    FromJson,
+    FromKey,
+    FromKeyAttribute,
+    FromKeyRest,
+    FromLedger,
+    FromValue,
+    LedgerFact,
+    Mapping,
+    PrefixSelector,
+    Source,
+    TableMapping,
+)
+from kvr_sync.mapping.document import read_document
+from kvr_sync.mapping.json_path import JsonPath, parse_json_path
+from kvr_sync.mapping.limits import MAX_MISTAKES
+from kvr_sync.mapping.quarantine import UnfitValueError
+from kvr_sync.mapping.schema_check import MappingMistake, place, schema_mistakes, suggestion
+from kvr_sync.mapping.sql_name import column_name_mistake, table_name_mistake
+from kvr_sync.mapping.yaml_text import Path, Plain, read_yaml
+from network.protocol.composite_key import encode_composite_key
+from network.protocol.errors import CompositeKeyError
+
+DEFAULT_NAME = "mapping"
+
+_READ_FROM_TEXT = frozenset(ColumnType) - {ColumnType.JSON, ColumnType.BYTES}
+_FACT_TYPES = {
+    LedgerFact.BLOCK_NUMBER: {ColumnType.INTEGER},
+    LedgerFact.TX_NUMBER: {ColumnType.INTEGER},
+    LedgerFact.TX_ID: {ColumnType.TEXT},
+    LedgerFact.CREATOR_MSP_ID: {ColumnType.TEXT},
+    LedgerFact.CLAIMED_AT: {ColumnType.TIMESTAMP},
+    LedgerFact.CHAINCODE: {ColumnType.TEXT},
+    LedgerFact.FUNCTION: {ColumnType.TEXT, ColumnType.BYTES},
+}
+_UNINDEXED = frozenset({ColumnType.JSON, ColumnType.BYTES})
+
+
+def read_mapping(content: bytes, origin: str) -> Mapping:
+    """Read a mapping from YAML bytes; `origin` (a file name) begins each line of an error.
+
+    Raises `ConfigurationError` whose text has one line `ORIGIN:LINE: what is wrong and what is allowed` per mistake.
+    """
+    text = read_yaml(content)
+    told = [(mistake.line, mistake.text) for mistake in text.mistakes]
+    if text.fatal:
+        _refuse(told, origin)
+
+    def line_of(path: Path) -> int:
+        while path not in text.lines:
+            path = path[:-1]
+        return text.lines[path]
+
+    checked = _Checked(text.value)
+    told += [(line_of(mistake.path), mistake.text) for mistake in checked.mistakes]
+    if told or checked.mapping is None:
+        _refuse(told, origin)
+    return checked.mapping
+
+
+def from_json(text: str, origin: str = "stored mapping") -> Mapping:
+    """Read the canonical form that `definition.to_json` writes, with all checks of `read_mapping`.
+
+    Raises `ConfigurationError`, one line per mistake; canonical JSON is a single line, so none is named.
+    """
+    value: Any
+    try:
+        value = read_document(text.encode())
+    except (UnfitValueError, UnicodeEncodeError):
+        raise ConfigurationError(f"{origin}: not a mapping in canonical form: not JSON") from None
+    checked = _Checked(value)
+    if checked.mapping is None:
+        lines = [f"{origin}: {mistake.text}" for mistake in checked.mistakes[:MAX_MISTAKES]]
+        raise ConfigurationError("\n".join(lines))
+    return checked.mapping
+
+
+def _refuse(told: list[tuple[int, str]], origin: str) -> NoReturn:
+    lines = [f"{origin}:{line}: {text}" for line, text in sorted(set(told))]
+    if len(lines) > MAX_MISTAKES:
+        lines[MAX_MISTAKES:] = [f"{origin}: and {len(lines) - MAX_MISTAKES} mistakes more"]
+    raise ConfigurationError("\n".join(lines))
+
+
+class _Checked:
+    """A value of unknown shape, checked: `mapping` is set exactly when there is no mistake.
+
+    Parts that do not fit the schema are told of by it and looked at no further; all others are checked in full, so that
+    one run tells every mistake.
+    """
+
+    def __init__(self, value: Plain) -> None:
+        self.mistakes: list[MappingMistake] = []
+        self.mapping: Mapping | None = None
+        self._broken: frozenset[Path] = frozenset()
+        if not isinstance(value, dict) or "kvr_mapping" not in value:
+            self._tell((), f"not a mapping; one begins with 'kvr_mapping: {FORMAT_VERSION}' and has 'tables'")
+            return
+        version = value["kvr_mapping"]
+        if type(version) is not int or version != FORMAT_VERSION:
+            self._tell(("kvr_mapping",), f"this version of the mapping format is not supported; {FORMAT_VERSION} is")
+            return
+        self.mistakes, self._broken = schema_mistakes(value)
+        tables: Any = value.get("tables")
+        found = [self._table(name, table) for name, table in tables.items()] if isinstance(tables, dict) else []
+        if not self.mistakes:
+            name: Any = value.get("name", DEFAULT_NAME)
+            self.mapping = Mapping(name=name, tables=tuple(table for table in found if table is not None))
+
+    def _tell(self, path: Path, text: str) -> None:
+        self.mistakes.append(MappingMistake(path, text))
+
+    def _fits(self, path: Path) -> bool:
+        """Whether the schema found nothing wrong at or below a path."""
+        return not any(broken[: len(path)] == path for broken in self._broken)
+
+    def _table(self, name: str, table: Any) -> TableMapping | None:  # noqa: ANN401 - shape is what is being checked
+        path: Path = ("tables", name)
+        mistake = table_name_mistake(name)
+        if mistake is not None:
+            self._tell(path, mistake)
+        if not isinstance(table, dict):
+            return None
+        key_path: Path = (*path, "key")
+        selector = self._selector(key_path, table["key"]) if "key" in table and self._fits(key_path) else None
+        columns: list[ColumnMapping] = []
+        entries = table.get("columns")
+        for column_name, column in entries.items() if isinstance(entries, dict) else ():
+            column_path: Path = (*path, "columns", column_name)
+            mistake = column_name_mistake(column_name)
+            if mistake is not None:
+                self._tell(column_path, f"table {name!r}: {mistake}")
+            if self._fits(column_path):
+                columns += self._column(column_path, column_name, column, selector)
+        if selector is None or not self._fits(path):
+            return None
+        return TableMapping(
+            name=name,
+            namespace=table["namespace"],
+            key=selector,
+            columns=tuple(columns),
+            comment=table.get("comment"),
+        )
+
+    def _selector(self, path: Path, key: dict[str, Any]) -> CompositeSelector | PrefixSelector | None:
+        where = place(path)
+        if key.keys() == {"prefix"}:
+            return PrefixSelector(key["prefix"])
+        if key.keys() != {"composite", "attributes"}:
+            self._tell(path, f"{where}: either 'composite' and 'attributes', or 'prefix' alone, is allowed")
+            return None
+        try:
+            encode_composite_key(key["composite"], ())
+        except CompositeKeyError:
+            self._tell((*path, "composite"), f"{where}: a type without U+0000 and U+10FFFF is allowed")
+            return None
+        return CompositeSelector(key["composite"], tuple(key["attributes"]))
+
+    def _column(
+        self, path: Path, name: str, column: dict[str, Any], selector: CompositeSelector | PrefixSelector | None
+    ) -> Iterator[ColumnMapping]:
+        """Yield the column, or nothing after a mistake."""
+        before = len(self.mistakes)
+        column_type = ColumnType(column["type"])
+        source = self._source(path, column, selector)
+        if source is not None:
+            self._check_type(path, source, column_type)
+        self._check_decimal(path, column, column_type)
+        if column.get("index") and column_type in _UNINDEXED:
+            self._tell((*path, "index"), f"{place(path)}: columns of type {column_type.value} cannot have an index")
+        equals_json = self._equals_json(path, column, column_type)
+        if source is not None and len(self.mistakes) == before:
+            yield ColumnMapping(
+                name=name,
+                source=source,
+                type=column_type,
+                required=column.get("required", False),
+                index=column.get("index", False),
+                precision=column.get("precision"),
+                scale=column.get("scale"),
+                equals_json=equals_json,
+                comment=column.get("comment"),
+            )
+
+    def _source(
+        self, path: Path, column: dict[str, Any], selector: CompositeSelector | PrefixSelector | None
+    ) -> Source | None:
+        if ("from" in column) == ("json" in column):
+            self._tell(path, f"{place(path)}: exactly one of 'from' and 'json' is allowed")
+            return None
+        if "json" in column:
+            json_path = self._json_path((*path, "json"), column["json"])
+            return None if json_path is None else FromJson(json_path)
+        sources = _sources(selector)
+        source = sources.get(column["from"])
+        if source is None and (selector is not None or not column["from"].startswith("key.")):
+            close = suggestion(column["from"], sources)
+            text = f"{place(path)}: unknown source {column['from']!r}{close}; allowed are {', '.join(sources)}"
+            self._tell((*path, "from"), text)
+        elif isinstance(source, FromKey) and isinstance(selector, CompositeSelector) and column["type"] != "bytes":
+            self._tell((*path, "from"), f"{place(path)}: a whole composite key is of type bytes; or name an attribute")
+            return None
+        return source
+
+    def _json_path(self, path: Path, text: str) -> JsonPath | None:
+        json_path = parse_json_path(text)
+        if json_path is None:
+            self._tell(path, f'{place(path)}: not a JSON path; allowed are a.b, items[0].name, "odd name".x')
+        return json_path
+
+    def _check_type(self, path: Path, source: Source, column_type: ColumnType) -> None:
+        match source:
+            case FromJson():
+                allowed = frozenset(ColumnType) - {ColumnType.BYTES}
+            case FromKeyAttribute():
+                allowed = _READ_FROM_TEXT
+            case FromKey() | FromKeyRest():
+                allowed = _READ_FROM_TEXT | {ColumnType.BYTES}
+            case FromValue():
+                allowed = frozenset(ColumnType)
+            case FromLedger(fact):
+                allowed = frozenset(_FACT_TYPES[fact])
+        if column_type not in allowed:
+            listed = ", ".join(kind.value for kind in ColumnType if kind in allowed)
+            self._tell((*path, "type"), f"{place(path)}: not type {column_type.value}; from this source {listed} allowed")
+
+    def _check_decimal(self, path: Path, column: dict[str, Any], column_type: ColumnType) -> None:
+        given = [option for option in ("precision", "scale") if option in column]
+        if not given:
+            return
+        if column_type is not ColumnType.DECIMAL:
+            self._tell((*path, given[0]), f"{place(path)}: {given[0]!r} is allowed for type decimal only")
+        elif len(given) == 1:
+            self._tell((*path, given[0]), f"{place(path)}: 'precision' and 'scale' stand together or not at all")
+        elif column["scale"] > column["precision"]:
+            self._tell((*path, "scale"), f"{place(path)}: a scale up to the precision is allowed")
+
+    def _equals_json(self, path: Path, column: dict[str, Any], column_type: ColumnType) -> JsonPath | None:
+        if "equals_json" not in column:
+            return None
+        option: Path = (*path, "equals_json")
+        if "json" in column or column_type not in _READ_FROM_TEXT:
+            self._tell(option, f"{place(path)}: 'equals_json' compares a column from the key or the ledger, not json or bytes")
+        return self._json_path(option, column["equals_json"])
+
+
+def _sources(selector: CompositeSelector | PrefixSelector | None) -> dict[str, Source]:
+    """Every word that `from` may be in a table with this selector."""
+    sources: dict[str, Source] = {"key": FromKey()}
+    if isinstance(selector, CompositeSelector):
+        sources |= {f"key.{name}": FromKeyAttribute(i, name) for i, name in enumerate(selector.attributes)}
+    elif isinstance(selector, PrefixSelector):
+        sources["key.rest"] = FromKeyRest()
+    sources["value"] = FromValue()
+    return sources | {f"ledger.{fact.value}": FromLedger(fact) for fact in LedgerFact}
