@@ -25,7 +25,18 @@ INCLUDES = {"runtime": ("runtime",), "dev": ("runtime", "dev"), "hfc": ("hfc",)}
 """What is there once a file is installed: `dev` holds every pin of `runtime`."""
 REPORT_SECONDS = 5.0
 
-PIP = [str(PYTHON), "-m", "pip", "--disable-pip-version-check", "--no-input", "install", "--progress-bar", "off"]
+PIP = [
+    str(PYTHON),
+    "-m",
+    "pip",
+    "--disable-pip-version-check",
+    "--no-input",
+    "install",
+    "--no-compile",
+    "--progress-bar",
+    "off",
+]
+"""Without compiling: Python does that at first import, for the tenth of the files that anybody imports."""
 
 
 def main() -> int:

@@ -1,7 +1,7 @@
 """The pinned requirement files: make them, and check that they hold what `pyproject.toml` asks for.
 
-`locks.py compile [--upgrade]` resolves with pip-tools; versions already pinned stay unless they no longer fit, or all move
-with `--upgrade`. `locks.py check` is offline and takes a second:
+`locks.py compile [--upgrade]` resolves with pip-tools; versions already pinned stay unless they no longer fit, or
+all move with `--upgrade`. `locks.py check` is offline and takes a second:
 
 1. a file holds pins with SHA-256 hashes and comments, and nothing else: no index, no address, no path;
 2. every requirement of `pyproject.toml`, and every requirement of what that installs, is met by a pin of the same file
@@ -68,7 +68,8 @@ def compile_file(name: str, *, upgrade: bool) -> None:
     """Resolve one file, in a folder of its own so that its comments name no path of this machine."""
     target = FOLDER / f"{name}.txt"
     print(f"requirements: resolving {target.name}, waiting for the package index", flush=True)
-    resolved, alone = [], []
+    resolved: list[str] = []
+    alone: list[str] = []
     for text in dict.fromkeys(wanted()[name]):
         (alone if canonicalize_name(Requirement(text).name) in WITHOUT_DEPENDENCIES else resolved).append(text)
     with tempfile.TemporaryDirectory() as folder:
@@ -98,7 +99,8 @@ def pin_alone(requirement: str) -> str:
     report = json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE).stdout)
     (item,) = report["install"]
     pin = f"{canonicalize_name(item['metadata']['name'])}=={item['metadata']['version']}"
-    return f"{pin} \\\n    --hash=sha256:{item['download_info']['archive_info']['hashes']['sha256']}\n    # alone\n"
+    digest = item["download_info"]["archive_info"]["hashes"]["sha256"]
+    return f"{pin} \\\n    --hash=sha256:{digest}\n    # without its own requirements (pyproject.toml says why)\n"
 
 
 def check() -> list[str]:

@@ -1,0 +1,68 @@
+# Everything one can do here. `make` alone prints this list. Each target sets up what it needs and says what it waits for.
+
+SHELL := /bin/sh
+BIN := .venv/bin
+QUICK := tests/unit tests/behaviour tests/conformance tests/security
+WORKERS ?= 2
+PYTEST := $(BIN)/python -X dev -m pytest
+SOURCES := chaincode gateway kvr_sync network requirements tests
+
+# The first Python of at least 3.11, unless PYTHON names one.
+FIND_PYTHON = for candidate in $(PYTHON) python3 python3.11 python3.12 python3.13 python3.14; do \
+	    if $$candidate -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then python=$$candidate; break; fi; \
+	done; \
+	if [ -z "$${python:-}" ]; then echo "Python 3.11 or later is needed (on Debian and Ubuntu: apt-get install python3 python3-venv)" >&2; exit 1; fi
+
+.PHONY: help setup setup-runtime setup-hfc demo test test-quick check format lock lock-upgrade bench bench-sync clean
+
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
+
+setup: ## everything for development, into .venv alone
+	@$(FIND_PYTHON); $$python requirements/install.py dev
+
+setup-runtime: # what users need, into .venv alone
+	@$(FIND_PYTHON); $$python requirements/install.py runtime
+
+setup-hfc: setup ## also Hyperledger's older Python client, for peers without a Gateway service
+	@$(FIND_PYTHON); $$python requirements/install.py hfc
+
+demo: setup-runtime ## a recorded week of customer service as tables, in a minute
+	@$(BIN)/kvr demo
+
+test: setup ## every test, as CI runs them
+	@KVR_REQUIRE=$${KVR_REQUIRE-postgres}; export KVR_REQUIRE; set -e; \
+	echo "[1/2] packaging: our four names are ours"; \
+	$(PYTEST) -q -p no:randomly --no-header --no-summary tests/unit/test_packaging.py -k resolve; \
+	echo "[2/2] every test on $(WORKERS) workers (a closing table gives each folder)"; \
+	$(PYTEST) -q -n $(WORKERS) tests
+
+test-quick: setup ## about a minute: pure functions, behaviour, recorded chains, hostile input
+	@$(PYTEST) -q -n $(WORKERS) $(wildcard $(QUICK))
+
+check: setup ## format, lint, strict types, import contracts, pinned files in step
+	@set -e; \
+	echo "[1/5] format";    $(BIN)/ruff format --check --quiet $(SOURCES) || { echo "      run: make format"; exit 1; }; \
+	echo "[2/5] lint";      $(BIN)/ruff check --quiet $(SOURCES); \
+	echo "[3/5] types";     $(BIN)/mypy --no-error-summary; \
+	echo "[4/5] imports";   $(BIN)/lint-imports --no-logo --cache-dir .import_linter_cache > .import_linter_output 2>&1 || { cat .import_linter_output; exit 1; }; \
+	echo "[5/5] locks";     $(BIN)/python requirements/locks.py check
+
+format: setup ## rewrite the sources in the one format, and mend what the linter can mend
+	@$(BIN)/ruff check --quiet --fix-only $(SOURCES); $(BIN)/ruff format $(SOURCES)
+
+lock: setup ## make the pinned files again from pyproject.toml (minutes; pins that still fit stay)
+	@$(BIN)/python requirements/locks.py compile
+
+lock-upgrade: setup ## the same, with every pin moved to its newest version
+	@$(BIN)/python requirements/locks.py compile --upgrade
+
+bench: bench-sync ## every benchmark
+
+bench-sync: setup ## transactions per second: decoding, the whole line, and plain COPY of the same rows
+	@$(BIN)/python tests/benchmarks/sync.py
+
+clean: ## remove every trace: environment, caches, builds, output of the demo
+	@rm -rf .venv .venv-install.log build dist demo-data .coverage .coverage.* \
+	    .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache .import_linter_output
+	@find chaincode gateway kvr_sync network requirements tests -name __pycache__ -type d -prune -exec rm -rf {} +
