@@ -1,0 +1,1 @@
+"""What the tables can prove and tell about the ledger behind them."""

@@ -1,0 +1,121 @@
+"""One run of the line from settings, and the schedule that repeats it.
+
+A run opens source and database afresh, so that a restarted server, a replaced file or a moved checkpoint is simply what the
+next run finds. Each run of the schedule leaves a row in `sync_run`. Exclusion between processes is the checkpoint's
+compare-and-set, not the schedule.
+"""
+
+import logging
+import threading
+from collections.abc import Callable
+from contextlib import closing
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+from apscheduler.schedulers.background import BackgroundScheduler
+from apscheduler.triggers.interval import IntervalTrigger
+
+from kvr_sync.engine import Engine, Progress, RunSummary, channel_of, first_block
+from kvr_sync.errors import KvrSyncError, SourceUnavailableError
+from kvr_sync.mapping.mapping_file import read_mapping_file
+from kvr_sync.source.block_file import open_block_file
+from kvr_sync.store.open import open_store
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class SyncSettings:
+    """What to bring where. `pin`: 32 bytes; `growing`: the file is still being written."""
+
+    source: Path
+    database: str
+    mapping: Path | None = None
+    pin: bytes | None = None
+    growing: bool = False
+
+
+def sync_once(
+    settings: SyncSettings,
+    *,
+    on_progress: Callable[[Progress], None] = lambda _: None,
+    should_stop: Callable[[], bool] = lambda: False,
+    recorded: bool = False,
+) -> RunSummary:
+    """Apply everything the source holds now; `recorded`: leave a row in `sync_run` about it.
+
+    Raises the errors of `kvr_sync.errors`.
+    """
+    mapping = read_mapping_file(settings.mapping) if settings.mapping else None
+    source = open_block_file(settings.source, growing=settings.growing)
+    channel = channel_of(first_block(source)[1])
+    with closing(open_store(settings.database, channel, mapping)) as store:
+        engine = Engine(source, store, store.mapping, channel=channel, pin=settings.pin)
+        if not recorded:
+            return engine.run(on_progress=on_progress, should_stop=should_stop)
+        with store.record_run() as record:
+            summary = engine.run(on_progress=on_progress, should_stop=should_stop)
+            record(summary.checkpoint.block_number, summary.blocks, summary.transactions)
+            return summary
+
+
+class SyncService:
+    """Repeats `sync_once` on a schedule until it is stopped or a run ends in an error that no repetition mends."""
+
+    def __init__(self, settings: SyncSettings, every_seconds: float) -> None:
+        self._settings = settings
+        self._every_seconds = every_seconds
+        self._stop = threading.Event()
+        self._fatal: KvrSyncError | None = None
+
+    def stop(self) -> None:
+        """End the service at the next block boundary; may be called from a signal handler."""
+        self._stop.set()
+
+    def serve(self) -> None:
+        """Run now and then every interval, never twice at once; missed runs are made up by one.
+
+        Raises the error that ended the service; returns when it was stopped.
+        """
+        scheduler = BackgroundScheduler(daemon=True)
+        scheduler.add_job(
+            self._run,
+            IntervalTrigger(seconds=self._every_seconds),
+            coalesce=True,
+            max_instances=1,
+            misfire_grace_time=None,
+            next_run_time=datetime.now(UTC),
+        )
+        scheduler.start()
+        logger.info("service_started", extra={"source": str(self._settings.source), "every_seconds": self._every_seconds})
+        self._stop.wait()
+        scheduler.shutdown(wait=True)
+        logger.info("service_stopped")
+        if self._fatal is not None:
+            raise self._fatal
+
+    def _run(self) -> None:
+        try:
+            summary = sync_once(self._settings, should_stop=self._stop.is_set, recorded=True)
+        except SourceUnavailableError as error:
+            logger.warning("source_unavailable", extra={"code": error.code, "reason": str(error)})
+        except KvrSyncError as error:
+            if error.retryable:
+                logger.warning("run_failed", extra={"code": error.code, "reason": str(error)})
+                return
+            logger.error("run_stopped", extra={"code": error.code, "reason": str(error)})  # noqa: TRY400 - our errors say all
+            self._fatal = error
+            self._stop.set()
+        else:
+            if summary.blocks:
+                logger.info(
+                    "run_done",
+                    extra={
+                        "channel": summary.channel,
+                        "block_number": summary.checkpoint.block_number,
+                        "blocks": summary.blocks,
+                        "transactions": summary.transactions,
+                        "quarantined": summary.quarantined,
+                    },
+                )

@@ -1,0 +1,215 @@
+"""The commands `kvr sync` and `kvr audit`.
+
+Exit status: 0 done, 1 an error of ours (printed as `error[code]: what and where`), 2 wrong usage.
+"""
+
+import json
+import re
+import signal
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from kvr_sync.audit.history import describe_history, find_keys, read_history
+from kvr_sync.engine import RunSummary
+from kvr_sync.errors import ConfigurationError, KvrSyncError
+from kvr_sync.jobs import SyncService, SyncSettings, sync_once
+from kvr_sync.log_format import log_to_stderr
+from kvr_sync.progress import ProgressDisplay
+from kvr_sync.store.open import read_store
+from network.protocol.validation_code import REASONS
+
+sync = typer.Typer(no_args_is_help=True, help="Turn the blocks of a channel into verified relational tables.")
+audit = typer.Typer(no_args_is_help=True, help="Ask the tables what happened on the ledger, and what that rests on.")
+
+Source = Annotated[Path, typer.Argument(metavar="FILE", help="Recorded blocks, an exported .block file, or a folder of them.")]
+Database = Annotated[
+    str,
+    typer.Option(
+        "--database",
+        envvar="KVR_DATABASE",
+        metavar="URL",
+        help="sqlite:///file.db or postgresql://user@host/name. A password is better kept in the environment.",
+    ),
+]
+MappingFile = Annotated[
+    Path | None,
+    typer.Option("--mapping", metavar="FILE", help="Mapping of keys to tables; without it, the one the database was made with."),
+]
+Pin = Annotated[
+    str | None,
+    typer.Option(
+        "--pin",
+        metavar="SHA256",
+        help="The genesis block you trust: SHA-256 of its file, or its header hash. Without it block 0 is taken as it comes.",
+    ),
+]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of text.")]
+Channel = Annotated[
+    str | None, typer.Option("--channel", help="Channel, where a database holds more than one.")
+]
+
+
+@sync.callback()
+def _sync_group() -> None:
+    """Keep `sync` a group of commands."""
+
+
+@audit.callback()
+def _audit_group() -> None:
+    """Keep `audit` a group of commands."""
+
+
+@sync.command()
+def replay(
+    file: Source, database: Database, mapping: MappingFile = None, pin: Pin = None, as_json: Json = False
+) -> None:
+    """Verify the blocks of a file and bring the tables up to its end; a second time it goes on where it stopped."""
+    with _errors_reported(as_json=as_json):
+        settings = SyncSettings(file, database, mapping, _pin(pin))
+        with ProgressDisplay(f"replay {file.name}") as display:
+            summary = sync_once(settings, on_progress=display.update)
+        if as_json:
+            typer.echo(json.dumps(_summary_facts(summary)))
+        else:
+            _print_summary(summary)
+
+
+@sync.command()
+def serve(
+    file: Source,
+    database: Database,
+    every: Annotated[str, typer.Option("--every", metavar="INTERVAL", help="Pause between runs: 500ms, 10s, 5m, 1h.")] = "10s",
+    mapping: MappingFile = None,
+    pin: Pin = None,
+) -> None:
+    """Keep the tables up with a growing file, on a schedule, until SIGTERM or Ctrl-C; logs are JSON lines on stderr."""
+    with _errors_reported(as_json=False):
+        service = SyncService(SyncSettings(file, database, mapping, _pin(pin), growing=True), _seconds(every))
+        log_to_stderr()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, lambda *_: service.stop())
+        service.serve()
+
+
+@sync.command()
+def status(database: Database, channel: Channel = None, as_json: Json = False) -> None:
+    """Show where the tables stand: checkpoint, verdicts, quarantine, last runs."""
+    with _errors_reported(as_json=as_json), closing(read_store(database, channel)) as store:
+        facts = store.status()
+        if as_json:
+            typer.echo(json.dumps(facts.as_json()))
+        else:
+            for line in facts.lines():
+                typer.echo(line)
+
+
+@audit.command()
+def history(
+    key: Annotated[str, typer.Argument(help="A key, a composite key as type/attribute/..., or 0x and hex digits.")],
+    database: Database,
+    channel: Channel = None,
+    namespace: Annotated[str | None, typer.Option("--namespace", help="Chaincode, where several have this key.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Tell who wrote a key, what, when, in which block and transaction, and why a write did or did not count."""
+    with (
+        _errors_reported(as_json=as_json),
+        closing(read_store(database, channel)) as store,
+        store.reading() as connection,
+    ):
+        found = find_keys(connection, store.tables, key, namespace=namespace)
+        if not found:
+            place = f" in namespace {namespace!r}" if namespace else ""
+            message = f"no transaction up to block {store.checkpoint_number()} wrote this key{place}"
+            raise ConfigurationError(message)
+        histories = [(entry, read_history(connection, store.tables, entry)) for entry in found]
+        if as_json:
+            typer.echo(json.dumps([_history_facts(*each) for each in histories], ensure_ascii=False))
+            return
+        for entry, writes in histories:
+            for line in describe_history(entry, writes):
+                typer.echo(line)
+
+
+def _history_facts(found: Any, entries: list[Any]) -> dict[str, Any]:
+    return {
+        "key": found.shown,
+        "namespace": found.namespace,
+        "collection": found.collection or None,
+        "key_hex": found.key.hex(),
+        "history": [entry.as_json() for entry in entries],
+    }
+
+
+def _summary_facts(summary: RunSummary) -> dict[str, Any]:
+    return {
+        "channel": summary.channel,
+        "anchor": summary.anchor,
+        "checkpoint": {
+            "block_number": summary.checkpoint.block_number,
+            "header_hash": summary.checkpoint.header_hash.hex(),
+            "commit_hash": summary.checkpoint.commit_hash.hex() if summary.checkpoint.commit_hash else None,
+        },
+        "blocks": summary.blocks,
+        "transactions": summary.transactions,
+        "codes": dict(summary.codes),
+        "quarantined": summary.quarantined,
+        "commit_hashes_verified": summary.commit_hashes_verified,
+        "seconds": round(summary.seconds, 3),
+        "transactions_per_second": round(summary.transactions_per_second, 1),
+    }
+
+
+def _print_summary(summary: RunSummary) -> None:
+    checkpoint = summary.checkpoint
+    typer.echo(f"channel {summary.channel}: block {checkpoint.block_number}, header hash {checkpoint.header_hash.hex()}")
+    typer.echo(f"anchor: {summary.anchor}")
+    if not summary.blocks:
+        typer.echo("nothing new")
+        return
+    typer.echo(
+        f"{summary.blocks} blocks, {summary.transactions} transactions in {summary.seconds:.2f} s "
+        f"({summary.transactions_per_second:,.0f} per second); {summary.commit_hashes_verified} commit hashes verified"
+    )
+    for name, count in sorted(summary.codes.items(), key=lambda item: (-item[1], item[0])):
+        typer.echo(f"  {count:>8,}  {name}: {REASONS.get(name, 'a verdict this version does not know')}")
+    if summary.quarantined:
+        typer.echo(f"{summary.quarantined} values did not fit the mapping: see ledger_quarantine")
+
+
+def _pin(text: str | None) -> bytes | None:
+    if text is None:
+        return None
+    if not re.fullmatch(r"[0-9a-fA-F]{64}", text):
+        message = "--pin: a SHA-256 is 64 hexadecimal digits"
+        raise ConfigurationError(message)
+    return bytes.fromhex(text)
+
+
+_UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
+
+
+def _seconds(text: str) -> float:
+    match = re.fullmatch(r"(\d{1,6})(ms|s|m|h)", text)
+    seconds = int(match[1]) * _UNITS[match[2]] if match else 0.0
+    if seconds <= 0:
+        message = "--every: a number and a unit, such as 500ms, 10s, 5m or 1h"
+        raise ConfigurationError(message)
+    return seconds
+
+
+@contextmanager
+def _errors_reported(*, as_json: bool) -> Iterator[None]:
+    """Turn an error of ours into a message and exit status 1; anything else is a defect and shows as it is."""
+    try:
+        yield
+    except KvrSyncError as error:
+        if as_json:
+            typer.echo(json.dumps({"error": {"code": error.code, "message": str(error), "outcome": error.outcome}}))
+        else:
+            typer.echo(f"error[{error.code}]: {error}", err=True)
+        raise typer.Exit(1) from error

@@ -1,0 +1,73 @@
+"""Progress of long work, on stderr, from the third second on: a bar on a terminal, a line now and then elsewhere."""
+
+import sys
+import time
+from types import TracebackType
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from kvr_sync.engine import Progress as RunProgress
+
+QUIET_SECONDS = 2.0
+"""Work that is done by then shows nothing."""
+LINE_SECONDS = 5.0
+"""Pause between two lines where there is no terminal."""
+_STEPS = 1_000
+
+
+class ProgressDisplay:
+    """Shows blocks, transactions, rate and remaining time of a run; give `update` to the engine."""
+
+    def __init__(self, label: str) -> None:
+        self._label = label
+        self._started = time.monotonic()
+        self._last_line = self._started
+        self._console = Console(stderr=True)
+        self._bar: Progress | None = None
+        self._task: TaskID | None = None
+
+    def __enter__(self) -> "ProgressDisplay":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        if self._bar is not None:
+            self._bar.stop()
+
+    def update(self, progress: RunProgress) -> None:
+        """Take a report; shows it when the work has become long."""
+        now = time.monotonic()
+        if now - self._started < QUIET_SECONDS:
+            return
+        rate = progress.transactions / (now - self._started)
+        facts = f"{progress.blocks:,} blocks, {progress.transactions:,} transactions, {rate:,.0f}/s"
+        if self._console.is_terminal:
+            self._show_bar(progress, facts)
+        elif now - self._last_line >= LINE_SECONDS:
+            self._last_line = now
+            sys.stderr.write(f"{self._label}: {facts}{self._remaining(progress, now)}\n")
+
+    def _show_bar(self, progress: RunProgress, facts: str) -> None:
+        if self._bar is None:
+            self._bar = Progress(
+                TextColumn("{task.description}"),
+                BarColumn(),
+                TextColumn("{task.fields[facts]}"),
+                TimeElapsedColumn(),
+                TextColumn("left"),
+                TimeRemainingColumn(),
+                console=self._console,
+            )
+            self._bar.start()
+            total = _STEPS if progress.fraction is not None else None
+            self._task = self._bar.add_task(self._label, total=total, facts=facts)
+        if self._task is not None:
+            self._bar.update(self._task, completed=int((progress.fraction or 0) * _STEPS), facts=facts)
+
+    def _remaining(self, progress: RunProgress, now: float) -> str:
+        if not progress.fraction:
+            return ""
+        elapsed = now - self._started
+        return f", {progress.fraction:.0%}, about {elapsed / progress.fraction - elapsed:,.0f} s left"
