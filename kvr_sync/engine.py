@@ -20,7 +20,7 @@ from kvr_sync.mapping.map import map_block
 from kvr_sync.model import Checkpoint, RawBlock, RowBatch
 from kvr_sync.replay_state import StateReplay, check_commit_hash
 from kvr_sync.source.block_source import BlockSource
-from kvr_sync.store.sink import Sink
+from kvr_sync.store.sink import AnchorName, Sink
 from kvr_sync.verify import ChainVerifier, matches_pin
 from network.protocol import errors as protocol_errors
 from network.protocol.block import Block, header_hash
@@ -53,7 +53,7 @@ class RunSummary:
     """What one run did. `codes` counts the run's transactions by validation code name."""
 
     channel: str
-    anchor: str
+    anchor: AnchorName
     checkpoint: Checkpoint
     blocks: int
     transactions: int
@@ -195,13 +195,13 @@ class Engine:
         config_block, facts = stored
         return ChainVerifier.resume(self._channel, checkpoint, facts.envelope, config_block), replay
 
-    def _anchor(self, checkpoint: Checkpoint | None) -> str:
+    def _anchor(self, checkpoint: Checkpoint | None) -> AnchorName:
         """Say what block 0 rests on: `pinned` once a run was given its hash, `unpinned` until then."""
         if checkpoint is None:
             return "pinned" if self._pin else "unpinned"
         anchor = self._sink.anchor()
         if self._pin is None:
-            return anchor.name
+            return "pinned" if anchor.name == "pinned" else "unpinned"
         if self._pin == anchor.genesis_hash:
             return "pinned"
         raw, block = first_block(self._source)
@@ -235,7 +235,7 @@ class Engine:
         for raw in remaining:
             yield raw, _decode(raw)
 
-    def _commit(self, expected: Checkpoint | None, batches: list[RowBatch], anchor: str) -> Checkpoint:
+    def _commit(self, expected: Checkpoint | None, batches: list[RowBatch], anchor: AnchorName) -> Checkpoint:
         last = batches[-1].block
         new = Checkpoint(last.changes.header.number, last.changes.header_hash, last.commit_hash)
         try:

@@ -20,7 +20,8 @@ from kvr_sync.engine import Engine, Progress, RunSummary, channel_of, first_bloc
 from kvr_sync.errors import KvrSyncError, SourceUnavailableError
 from kvr_sync.mapping.mapping_file import read_mapping_file
 from kvr_sync.source.block_file import open_block_file
-from kvr_sync.store.open import open_store
+from kvr_sync.store.opening import open_store
+from kvr_sync.store.sink import RunResult, Sink
 
 logger = logging.getLogger(__name__)
 
@@ -50,14 +51,32 @@ def sync_once(
     mapping = read_mapping_file(settings.mapping) if settings.mapping else None
     source = open_block_file(settings.source, growing=settings.growing)
     channel = channel_of(first_block(source)[1])
-    with closing(open_store(settings.database, channel, mapping)) as store:
-        engine = Engine(source, store, store.mapping, channel=channel, pin=settings.pin)
-        if not recorded:
-            return engine.run(on_progress=on_progress, should_stop=should_stop)
-        with store.record_run() as record:
+    with closing(open_store(settings.database, channel, mapping=mapping)) as sink:
+        engine = Engine(source, sink, sink.mapping, channel=channel, pin=settings.pin)
+        run_id = sink.begin_run() if recorded else None
+        try:
             summary = engine.run(on_progress=on_progress, should_stop=should_stop)
-            record(summary.checkpoint.block_number, summary.blocks, summary.transactions)
-            return summary
+        except KvrSyncError as error:
+            if run_id is not None:
+                _record_failure(sink, run_id, error)
+            raise
+        if run_id is not None:
+            sink.end_run(run_id, _result(summary, stopped=should_stop()))
+        return summary
+
+
+def _result(summary: RunSummary, *, stopped: bool) -> RunResult:
+    last = summary.checkpoint.block_number
+    applied = (last - summary.blocks + 1, last) if summary.blocks else (None, None)
+    return RunResult("stopped" if stopped else "ok", *applied, summary.blocks, summary.transactions, None, None)
+
+
+def _record_failure(sink: Sink, run_id: int, error: KvrSyncError) -> None:
+    try:
+        sink.end_run(run_id, RunResult("failed", None, None, 0, 0, error.code, str(error)))
+    except KvrSyncError as second:
+        # The error of the run is the one to report; its record stays "running", as after a kill.
+        logger.warning("run_not_recorded", extra={"code": second.code})
 
 
 class SyncService:
