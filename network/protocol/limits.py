@@ -20,3 +20,21 @@ MAX_BLOCK_NUMBER = 2**63 - 1
 
 MAX_GROUP_DEPTH = 8
 """Nesting of configuration groups; a channel has three levels."""
+
+MAX_POLICY_RULES = 10_000
+"""Leaves and gates of one signature policy."""
+
+MAX_POLICY_DEPTH = 32
+"""Nesting of gates in one signature policy."""
+
+MAX_PRINCIPAL_DEPTH = 16
+"""Nesting of combined principals; Fabric sets none."""
+
+MAX_REMEMBERED_IDENTITIES = 1024
+"""Certificates, per MSP, of which the parsed form and the verdict are kept in memory."""
+
+MAX_REMEMBERED_ANSWERS = 4096
+"""Answers, per MSP, to "is this identity what that principal asks for" that are kept in memory."""
+
+MAX_REMEMBERED_IDENTITY_BYTES = 16 * 1024
+"""Bytes of a serialised certificate beyond which nothing about it is kept in memory."""

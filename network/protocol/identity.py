@@ -1,0 +1,97 @@
+"""Identities: who a serialised identity names, and whether a signature is theirs.
+
+Message: `msp/identities.proto`. Rules: `msp/identities.go`, `bccsp/sw/ecdsa.go`, `bccsp/sw/ed25519.go`.
+"""
+
+from dataclasses import dataclass, field
+from hashlib import new
+from typing import Final, NamedTuple
+
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519
+from fabric_protos.msp import identities_pb2
+
+from network.protocol.certificate import Certificate, curve_order
+from network.protocol.der import decode_ecdsa_signature, encode_ecdsa_signature
+from network.protocol.errors import DecodeError
+from network.protocol.wire import parse
+
+HASH_FUNCTIONS: Final = {"SHA256": "sha256", "SHA384": "sha384", "SHA3_256": "sha3_256", "SHA3_384": "sha3_384"}
+"""Names of hash functions in an MSP's configuration (`bccsp/hashopts.go`) and Python's names for them."""
+
+SIGNATURE_HASHES: Final[dict[str, ec.ECDSA]] = {
+    "SHA2": ec.ECDSA(hashes.SHA256()),
+    "SHA3": ec.ECDSA(hashes.SHA3_256()),
+}
+"""Hash families for ECDSA signatures over messages; SHA-256 serves every curve (`msp/identities.go` getHashOpt)."""
+
+
+class SerializedIdentity(NamedTuple):
+    """What a creator, endorser or signer is written as: MSP ID and PEM certificate (or whatever its MSP reads)."""
+
+    msp_id: str
+    id_bytes: bytes
+
+
+def decode_serialized_identity(content: bytes) -> SerializedIdentity:
+    """Read a serialised identity, without judging it; raises DecodeError."""
+    message = parse(identities_pb2.SerializedIdentity, content, "SerializedIdentity")
+    return SerializedIdentity(message.mspid, message.id_bytes)
+
+
+def encode_serialized_identity(identity: SerializedIdentity) -> bytes:
+    """Write a serialised identity as Fabric does."""
+    message = identities_pb2.SerializedIdentity(mspid=identity.msp_id, id_bytes=identity.id_bytes)
+    return bytes(message.SerializeToString())
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Identity:
+    """A certificate in an MSP. Whether it is *valid* there, `network.protocol.msp.Msp.verify_identity` tells.
+
+    `certificate` has its own signature in low-S form; `identity_id` is the hex hash of that certificate, so that both
+    forms of one certificate, and every PEM wrapping of it, are the same identity. `signature_hash` is the MSP's hash
+    family.
+    """
+
+    msp_id: str
+    identity_id: str
+    certificate: Certificate
+    signature_hash: str
+    _largest_s: int = field(repr=False)
+
+    @classmethod
+    def of(cls, msp_id: str, certificate: Certificate, id_hash: str, signature_hash: str) -> "Identity":
+        """Make the identity of a certificate that is already in low-S form; `id_hash` is a key of HASH_FUNCTIONS."""
+        key = certificate.public_key
+        return cls(
+            msp_id,
+            new(HASH_FUNCTIONS[id_hash], certificate.raw).hexdigest(),
+            certificate,
+            signature_hash,
+            curve_order(key) // 2 if isinstance(key, ec.EllipticCurvePublicKey) else 0,
+        )
+
+    def has_signed(self, data: bytes, signature: bytes) -> bool:
+        """Tell whether `signature` is this identity's over `data`.
+
+        ECDSA: over the hash of the data, s at most half the curve's order; bytes after r and s are ignored, as in
+        Fabric. Ed25519: over the data itself. Any other key has signed nothing (an RSA key can be a CA's, never a
+        signer's).
+        """
+        key = self.certificate.public_key
+        try:
+            if isinstance(key, ec.EllipticCurvePublicKey):
+                digest = SIGNATURE_HASHES.get(self.signature_hash)
+                r, s = decode_ecdsa_signature(signature)
+                if digest is None or s > self._largest_s or r > 2 * self._largest_s + 1:
+                    return False
+                key.verify(encode_ecdsa_signature(r, s), data, digest)
+            elif isinstance(key, ed25519.Ed25519PublicKey):
+                key.verify(signature, data)
+            else:
+                return False
+        except (InvalidSignature, UnsupportedAlgorithm, DecodeError):
+            return False
+        return True
