@@ -4,7 +4,7 @@ SHELL := /bin/sh
 BIN := .venv/bin
 QUICK := tests/unit tests/behaviour tests/conformance tests/security
 WORKERS ?= 2
-PYTEST := $(BIN)/python -X dev -m pytest
+PYTEST := $(BIN)/python -m pytest
 SOURCES := chaincode gateway kvr_sync network requirements tests
 
 # The first Python of at least 3.11, unless PYTHON names one.
@@ -35,10 +35,10 @@ test: setup ## every test, as CI runs them
 	echo "[1/2] packaging: our four names are ours"; \
 	$(PYTEST) -q -p no:randomly --no-header --no-summary tests/unit/test_packaging.py -k resolve; \
 	echo "[2/2] every test on $(WORKERS) workers (a closing table gives each folder)"; \
-	$(PYTEST) -q -n $(WORKERS) tests
+	$(PYTEST) -n $(WORKERS) tests
 
 test-quick: setup ## about a minute: pure functions, behaviour, recorded chains, hostile input
-	@$(PYTEST) -q -n $(WORKERS) $(wildcard $(QUICK))
+	@$(PYTEST) -n $(WORKERS) $(wildcard $(QUICK))
 
 check: setup ## format, lint, strict types, import contracts, pinned files in step
 	@set -e; \

@@ -1,0 +1,101 @@
+"""Fixtures and rules of the whole suite; README.md beside this file tells what the folders are."""
+
+from collections import Counter, defaultdict
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Literal
+
+import pytest
+from sqlalchemy import URL
+
+from tests.support import leak, requirement
+from tests.support.postgresql import ServerMissingError, fresh_database, running_server
+
+TESTS = Path(__file__).parent
+
+
+def pytest_configure() -> None:
+    """Refuse a KVR_REQUIRE that requires nothing, before any test runs."""
+    requirement.required()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def no_leaks() -> Iterator[None]:
+    """Fail at the end of the session when threads, processes or descriptors of tests are still there."""
+    before = leak.held()
+    yield
+    found = leak.leaks(before)
+    if found:
+        pytest.fail("left behind by the tests of this session: " + "; ".join(found), pytrace=False)
+
+
+@pytest.fixture(scope="session")
+def postgresql_server() -> Iterator[URL]:
+    """Give the maintenance database of a real PostgreSQL."""
+    try:
+        with running_server() as url:
+            yield url
+    except ServerMissingError as error:
+        requirement.missing("postgres", str(error))
+
+
+@pytest.fixture
+def postgresql_url(postgresql_server: URL) -> Iterator[str]:
+    """Give the address of a new empty database in UTF-8, as SQLAlchemy reads it; dropped afterwards."""
+    with fresh_database(postgresql_server) as url:
+        yield url.render_as_string(hide_password=False)
+
+
+@pytest.fixture
+def sqlite_url(tmp_path: Path) -> str:
+    """Give the address of an SQLite file that is not there yet, in a folder of this test."""
+    return f"sqlite:///{tmp_path / 'kvr.db'}"
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def database_url(request: pytest.FixtureRequest) -> str:
+    """Give the address of an empty database, once of each kind: one behaviour, two databases."""
+    kind: Literal["sqlite", "postgresql"] = request.param
+    url: str = request.getfixturevalue(f"{kind}_url")
+    return url
+
+
+class Folders:
+    """Counts and times of each folder, and what was not exercised, for the tables that close a run."""
+
+    def __init__(self) -> None:
+        self.seconds: defaultdict[str, float] = defaultdict(float)
+        self.outcomes: defaultdict[str, Counter[str]] = defaultdict(Counter)
+        self.not_exercised: Counter[tuple[str, str]] = Counter()
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        """Count one phase of one test; under xdist the reports of all workers come here."""
+        folder = "/".join(report.nodeid.split("::")[0].split("/")[:2])
+        self.seconds[folder] += report.duration
+        if report.when == "call" or not report.passed:
+            self.outcomes[folder][report.outcome] += 1
+        if report.skipped:
+            reason = report.longrepr[2] if isinstance(report.longrepr, tuple) else str(report.longrepr)
+            self.not_exercised[folder, reason.removeprefix("Skipped: ")] += 1
+
+    def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
+        """Print the tables."""
+        write = terminalreporter.write_line
+        terminalreporter.section("by folder")
+        write(f"{'folder':<24}{'passed':>8}{'failed':>8}{'skipped':>9}{'seconds':>9}")
+        for folder in sorted(self.outcomes):
+            counts = self.outcomes[folder]
+            figures = f"{counts['passed']:>8}{counts['failed']:>8}{counts['skipped']:>9}{self.seconds[folder]:>9.1f}"
+            write(f"{folder:<24}{figures}")
+        terminalreporter.section("not exercised")
+        for (folder, reason), count in sorted(self.not_exercised.items()):
+            write(f"{folder:<24}{count:>8}  {reason}")
+        if not self.not_exercised:
+            write("nothing: every test that was chosen ran")
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_sessionstart(session: pytest.Session) -> None:
+    """Keep the tables where the reports of all workers arrive."""
+    if not hasattr(session.config, "workerinput"):
+        session.config.pluginmanager.register(Folders(), "kvr-folders")

