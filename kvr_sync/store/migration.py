@@ -1,0 +1,57 @@
+"""From no tables, or those of an older version, to the tables of this version."""
+
+from alembic import command
+from alembic.config import Config
+from alembic.migration import MigrationContext
+from alembic.script import ScriptDirectory
+from sqlalchemy import Connection, inspect
+from sqlalchemy.schema import CreateSchema
+
+from kvr_sync.errors import ConfigurationError, SchemaDriftError
+from kvr_sync.store.drift import REVISION_TABLE
+
+_SCRIPTS = "kvr_sync.store:migrations"
+
+
+def upgrade(connection: Connection, schema: str | None, *, place: str, create: bool) -> None:
+    """Bring the channel's tables to this version, inside the caller's transaction.
+
+    Raises ConfigurationError where there is no store and `create` is false; SchemaDriftError where the tables come
+    from a newer version, or stand there without a revision.
+    """
+    config = Config(attributes={"connection": connection, "schema": schema})
+    config.set_main_option("script_location", _SCRIPTS)
+    scripts = ScriptDirectory.from_config(config)
+    newest = scripts.get_current_head()
+    revision = stored_revision(connection, schema)
+    if revision == newest:
+        return
+    where = f"{place}, schema {schema}" if schema else place
+    if revision is None:
+        strangers = set(inspect(connection).get_table_names(schema=schema)) - {REVISION_TABLE}
+        if strangers:
+            raise SchemaDriftError(
+                f"{where}: there is a table {min(strangers)}, but no revision of ours; use an empty place"
+            )
+        if not create:
+            raise ConfigurationError(f"{where}: nothing has been synced here yet")
+        if schema is not None and not inspect(connection).has_schema(schema):
+            connection.execute(CreateSchema(schema))
+    elif revision not in {script.revision for script in scripts.walk_revisions()}:
+        raise SchemaDriftError(
+            f"{where}: the tables are at revision {revision}, which this version does not know"
+            f" (its newest is {newest}); use the version that made them, or a newer one"
+        )
+    command.upgrade(config, "head")
+
+
+def stored_revision(connection: Connection, schema: str | None) -> str | None:
+    """Give the revision that the channel's tables are at; None where there are none.
+
+    Raises SchemaDriftError where more than one is recorded.
+    """
+    context = MigrationContext.configure(connection, opts={"version_table_schema": schema})
+    heads = context.get_current_heads()
+    if len(heads) > 1:
+        raise SchemaDriftError(f"the tables are recorded at more than one revision: {', '.join(heads)}")
+    return heads[0] if heads else None

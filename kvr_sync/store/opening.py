@@ -1,0 +1,130 @@
+"""Opening a store: from a URL to a sink whose tables are what they should be, or a refusal that says why."""
+
+from sqlalchemy import Connection, func, insert, inspect, select
+
+from kvr_sync.errors import CheckpointConflictError, ConfigurationError, SchemaDriftError
+from kvr_sync.mapping.definition import Mapping, to_json
+from kvr_sync.mapping.validation import from_json
+from kvr_sync.store.database import Database, open_database
+from kvr_sync.store.database_error import driver_errors
+from kvr_sync.store.drift import first_difference
+from kvr_sync.store.ledger_sink import Clock, LedgerSink, Store, utc_now
+from kvr_sync.store.mapped_table import MappedTable, mapped_tables
+from kvr_sync.store.migration import upgrade
+from kvr_sync.store.postgresql_sink import PostgresqlSink
+from kvr_sync.store.schema import LedgerTables, ledger_tables
+from kvr_sync.store.sink import Hook, no_hook
+from kvr_sync.store.sqlite_sink import SqliteSink
+
+NO_MAPPING = Mapping("none", ())
+"""The mapping of a database that has the ledger layer alone."""
+
+_MAPPING_VERSION = 1
+_ANY_CHANNEL = "any"
+
+
+def open_store(
+    url: str,
+    channel: str,
+    *,
+    mapping: Mapping | None = None,
+    create: bool = True,
+    hook: Hook = no_hook,
+    clock: Clock = utc_now,
+) -> LedgerSink:
+    """Open the tables of a channel, creating or upgrading them first; give the sink that writes them.
+
+    The mapping given first is recorded and its tables are made; without `mapping` the recorded one is used. With
+    `create` false nothing is made where no store is.
+
+    Raises ConfigurationError: unusable URL, channel id or file, a database not in UTF-8, a file of another channel, a
+    mapping that is not the recorded one. SinkUnavailableError: no server. SinkReadOnlyError: no writes.
+    SchemaDriftError: tables of a newer version, or changed by hand, by table and column. CheckpointConflictError:
+    checkpoint and rows disagree.
+    """
+    database = open_database(url, channel)
+    database.check(create=create)
+    tables = ledger_tables(database.schema)
+    with driver_errors(database.place), database.engine.begin() as connection:
+        database.lock_for_migration(connection)
+        upgrade(connection, database.schema, place=database.place, create=create)
+        _refuse_drift(connection, database, tables, strangers=False)
+        applied = _check_position(connection, database, tables, channel)
+        stored = connection.execute(select(tables.mapping).order_by(tables.mapping.c.version.desc())).first()
+        in_force = from_json(stored.content, f"{database.place}: the recorded mapping") if stored else NO_MAPPING
+        make = mapping is not None and mapping.digest != in_force.digest
+        if mapping is not None and make:
+            if stored or applied is not None:
+                raise ConfigurationError(_other_mapping(database, mapping, in_force, applied))
+            in_force = mapping
+        mapped = mapped_tables(in_force, tables)
+        if make:
+            _record(connection, tables, in_force, mapped)
+        _refuse_drift(connection, database, tables, strangers=True)
+    sink = PostgresqlSink if database.schema else SqliteSink
+    return sink(Store(channel, database, tables, in_force, mapped), hook=hook, clock=clock)
+
+
+def stored_channels(url: str) -> tuple[str, ...]:
+    """Give the channels that a database has blocks of, in order of name; nothing is created.
+
+    Raises as `open_store` does where the database cannot be used at all.
+    """
+    database = open_database(url, _ANY_CHANNEL)
+    database.check(create=False)
+    channels: set[str] = set()
+    with driver_errors(database.place), database.engine.begin() as connection:
+        inspector = inspect(connection)
+        for schema in [None] if database.schema is None else inspector.get_schema_names():
+            if inspector.has_table("ledger_checkpoint", schema=schema):
+                channels.update(connection.scalars(select(ledger_tables(schema).checkpoint.c.channel)))
+    return tuple(sorted(channels))
+
+
+def _refuse_drift(connection: Connection, database: Database, tables: LedgerTables, *, strangers: bool) -> None:
+    difference = first_difference(connection, tables.metadata, strangers=strangers)
+    if difference is not None:
+        where = f"{database.place}, schema {database.schema}" if database.schema else database.place
+        raise SchemaDriftError(f"{where}: {difference}")
+
+
+def _check_position(connection: Connection, database: Database, tables: LedgerTables, channel: str) -> int | None:
+    """Give the number of the last block applied (None: none), after checking that checkpoint and rows agree on it."""
+    checkpoint, block = tables.checkpoint, tables.block
+    rows = connection.execute(select(checkpoint)).all()
+    newest = connection.scalar(select(func.max(block.c.block_number)))
+    strangers = sorted({row.channel for row in rows} - {channel})
+    if strangers:
+        raise ConfigurationError(
+            f"{database.place} belongs to channel {strangers[0]}, not to {channel}; use another place"
+        )
+    if not rows:
+        if newest is not None:
+            raise CheckpointConflictError(f"{database.place}: there are rows up to block {newest} but no checkpoint")
+        return None
+    number = rows[0].block_number
+    header_hash = connection.scalar(select(block.c.header_hash).where(block.c.block_number == number))
+    if newest != number or header_hash is None or bytes(header_hash) != bytes(rows[0].header_hash):
+        raise CheckpointConflictError(
+            f"{database.place}: the checkpoint is at block {number}, the newest row of ledger_block is {newest},"
+            " and their hashes must agree: one of them was changed by hand"
+        )
+    return int(number)
+
+
+def _other_mapping(database: Database, given: Mapping, in_force: Mapping, applied: int | None) -> str:
+    digests = f"given {given.digest[:16]}, recorded {in_force.digest[:16]}"
+    if not in_force.tables:
+        return f"{database.place} was filled up to block {applied} without a mapping; use an empty database"
+    return f"{database.place} was made with another mapping ({digests}); use that one, or an empty database"
+
+
+def _record(connection: Connection, tables: LedgerTables, mapping: Mapping, mapped: tuple[MappedTable, ...]) -> None:
+    """Make the mapped tables and write the mapping down, so that names and columns never change by accident."""
+    made = [table for entry in mapped for table in (entry.current, entry.history)]
+    tables.metadata.create_all(connection, tables=made, checkfirst=False)
+    connection.execute(
+        insert(tables.mapping).values(
+            version=_MAPPING_VERSION, digest=mapping.digest, content=to_json(mapping), applied_at_block=0
+        )
+    )

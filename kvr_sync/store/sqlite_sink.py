@@ -1,0 +1,83 @@
+"""The sink on SQLite: prepared statements run over many rows at once."""
+
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from decimal import Decimal
+from functools import cache
+from typing import Any, ClassVar
+
+from sqlalchemy import Column, ColumnElement, Connection, Table, delete
+from sqlalchemy import insert as plain_insert
+from sqlalchemy.dialects.sqlite import dialect, insert
+from sqlalchemy.sql import bindparam
+
+from kvr_sync.mapping.definition import ColumnType
+from kvr_sync.store.ledger_sink import LedgerSink
+from kvr_sync.store.rows import Encoder, Row
+
+_DIALECT = dialect()
+
+
+class SqliteSink(LedgerSink):
+    """A `Sink` on an SQLite file. Exact decimals and times are text there, flags 0 and 1."""
+
+    lookup_size: ClassVar[int] = 1_000
+
+    def _encoder(self, kind: ColumnType) -> Encoder | None:
+        if kind is ColumnType.DECIMAL:
+            return _decimal_text
+        if kind is ColumnType.TIMESTAMP:
+            return time_text
+        return None
+
+    def _encode_time(self, time: datetime) -> object:
+        return time_text(time)
+
+    def _prepare(self, connection: Connection) -> None:
+        """A session needs nothing beyond what the connection has."""
+
+    def _insert_once(self, connection: Connection, table: Table, values: Mapping[str, object]) -> bool:
+        statement = insert(table).values(**values).on_conflict_do_nothing().returning(*table.primary_key)
+        return connection.execute(statement).first() is not None
+
+    def _insert(self, connection: Connection, table: Table, rows: Sequence[Row]) -> None:
+        connection.exec_driver_sql(_insert_statement(table), list(rows))
+
+    def _write_current(self, connection: Connection, table: int, current: Mapping[int, Row | None]) -> None:
+        target = self._mapped[table].current
+        upserts = [row for row in current.values() if row is not None]
+        deletes = [(key_id,) for key_id, row in current.items() if row is None]
+        if upserts:
+            connection.exec_driver_sql(_upsert_statement(target), upserts)
+        if deletes:
+            connection.exec_driver_sql(_delete_statement(target), deletes)
+
+    def _is_among(self, column: Column[bytes], values: Sequence[bytes]) -> ColumnElement[bool]:
+        return column.in_(values)
+
+
+def time_text(time: datetime) -> str:
+    """Give a time as `YYYY-MM-DDTHH:MM:SS.ffffffZ`, in UTC: text of one width, so that it sorts as time does."""
+    return f"{time.astimezone(UTC).replace(tzinfo=None).isoformat(timespec='microseconds')}Z"
+
+
+def _decimal_text(value: Decimal) -> str:
+    return format(value, "f")
+
+
+@cache
+def _insert_statement(table: Table) -> str:
+    return str(plain_insert(table).compile(dialect=_DIALECT))
+
+
+@cache
+def _upsert_statement(table: Table) -> str:
+    statement = insert(table)
+    changed: dict[str, Any] = {c.name: statement.excluded[c.name] for c in table.columns if not c.primary_key}
+    upsert = statement.on_conflict_do_update(index_elements=[*table.primary_key], set_=changed)
+    return str(upsert.compile(dialect=_DIALECT))
+
+
+@cache
+def _delete_statement(table: Table) -> str:
+    return str(delete(table).where(table.c.kvr_key_id == bindparam("key_id")).compile(dialect=_DIALECT))
