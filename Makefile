@@ -4,7 +4,7 @@ SHELL := /bin/sh
 BIN := .venv/bin
 QUICK := tests/unit tests/behaviour tests/conformance tests/security
 WORKERS ?= 2
-PYTEST := $(BIN)/python -m pytest
+PYTEST := $(BIN)/pytest
 SOURCES := chaincode gateway kvr_sync network requirements tests
 
 # The first Python of at least 3.11, unless PYTHON names one.
