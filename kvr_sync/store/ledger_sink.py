@@ -7,7 +7,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, NamedTuple
 
 from sqlalchemy import (
     Column,
@@ -52,6 +52,9 @@ from kvr_sync.store.sink import (
 from kvr_sync.store.storable import storable_text
 from network.protocol.read_write_set import Version
 
+LOOKUP_SIZE = 1_000
+"""Values compared in one look-up statement; both databases take many more parameters."""
+
 Clock = Callable[[], datetime]
 """Gives the present time, in UTC."""
 
@@ -73,9 +76,6 @@ def utc_now() -> datetime:
 
 class LedgerSink(ABC):
     """A `Sink`, apart from what depends on the database."""
-
-    lookup_size: ClassVar[int]
-    """Values compared in one look-up statement."""
 
     def __init__(self, store: Store, *, hook: Hook = no_hook, clock: Clock = utc_now) -> None:
         self.mapping = store.mapping
@@ -121,8 +121,10 @@ class LedgerSink(ABC):
         """Bring the current rows of a mapped table up to date: by key number the row to have, or None to have none."""
 
     @abstractmethod
-    def _is_among(self, column: Column[bytes], values: Sequence[bytes]) -> ColumnElement[bool]:
-        """Give the condition that a column has one of at most `lookup_size` values."""
+    def _find(
+        self, connection: Connection, number: Column[Any], digest: Column[Any], digests: Sequence[bytes]
+    ) -> dict[bytes, int]:
+        """Give the numbers of those digests that a dictionary table has."""
 
     # Writing.
 
@@ -228,7 +230,7 @@ class LedgerSink(ABC):
         values: dict[LedgerKey, StateValue] = {}
         with self._transaction(reading=True) as connection:
             for wanted, history in ((public, self.tables.key_history), (private, self.tables.private_hash)):
-                for chunk in _chunks(list(wanted), self.lookup_size):
+                for chunk in chunks(list(wanted), LOOKUP_SIZE):
                     for digest, block, tx, effect, value in connection.execute(self._newest_values(history, chunk)):
                         if effect in (Effect.PUT, Effect.VERSION):
                             values[wanted[bytes(digest)]] = StateValue(bytes(value), Version(block, tx))
@@ -358,7 +360,8 @@ class LedgerSink(ABC):
         tables = self.tables
         names = run_names(batches)
         keys = self._keys.resolve(
-            names.keys.values(), lambda digests: self._find(connection, tables.key.c.key_id, digests)
+            names.keys.values(),
+            lambda digests: self._find(connection, tables.key.c.key_id, tables.key.c.digest, digests),
         )
         if keys.fresh:
             key_of = {digest: key for key, digest in names.keys.items()}
@@ -366,7 +369,7 @@ class LedgerSink(ABC):
             self._insert(connection, tables.key, rows)
         identities = self._identities.resolve(
             [digest for digest, _ in names.identities.values()],
-            lambda digests: self._find(connection, tables.identity.c.identity_id, digests),
+            lambda digests: self._find(connection, tables.identity.c.identity_id, tables.identity.c.digest, digests),
         )
         if identities.fresh:
             content_of = {digest: (msp_id, content) for content, (digest, msp_id) in names.identities.items()}
@@ -381,18 +384,10 @@ class LedgerSink(ABC):
             chaincodes.ids,
         )
 
-    def _find(self, connection: Connection, number: Column[Any], digests: Sequence[bytes]) -> dict[bytes, int]:
-        digest = number.table.c.digest
-        found: dict[bytes, int] = {}
-        for chunk in _chunks(digests, self.lookup_size):
-            rows = connection.execute(select(digest, number).where(self._is_among(digest, chunk)))
-            found.update((bytes(row[0]), row[1]) for row in rows)
-        return found
-
     def _find_chaincodes(self, connection: Connection, pairs: Sequence[ChaincodeName]) -> dict[ChaincodeName, int]:
         table = self.tables.chaincode
         found: dict[ChaincodeName, int] = {}
-        for chunk in _chunks(pairs, self.lookup_size):
+        for chunk in chunks(pairs, LOOKUP_SIZE):
             condition = tuple_(table.c.name, table.c.version).in_(chunk)
             for number, name, version in connection.execute(
                 select(table.c.chaincode_id, table.c.name, table.c.version).where(condition)
@@ -436,10 +431,11 @@ class LedgerSink(ABC):
             probe(history.c.tx_number, Effect.PUT, Effect.DELETE, Effect.VERSION),
             probe(history.c.effect, Effect.PUT, Effect.DELETE, Effect.VERSION),
             probe(value, Effect.PUT),
-        ).where(self._is_among(key.c.digest, digests))
+        ).where(key.c.digest.in_(digests))
 
 
-def _chunks(items: Sequence[Any], size: int) -> Iterator[Sequence[Any]]:
+def chunks(items: Sequence[Any], size: int) -> Iterator[Sequence[Any]]:
+    """Cut a sequence into parts of at most `size`."""
     for start in range(0, len(items), size):
         yield items[start : start + size]
 

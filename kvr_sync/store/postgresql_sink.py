@@ -6,13 +6,14 @@ columns against 1.1-2.4, so the plain way stays.
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime
-from typing import Any, ClassVar, NamedTuple, cast
+from typing import Any, NamedTuple, cast
 
 import psycopg
 from psycopg import sql
 from psycopg.adapt import Buffer, Dumper
 from psycopg.pq import Format
-from sqlalchemy import ARRAY, BigInteger, Column, ColumnElement, Connection, LargeBinary, Table, any_, bindparam, delete
+from psycopg.types.string import BytesBinaryDumper
+from sqlalchemy import ARRAY, BigInteger, Column, Connection, Table, any_, bindparam, delete
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.dialects.postgresql.base import PGDialect
 
@@ -47,8 +48,6 @@ class _CopyTarget(NamedTuple):
 class PostgresqlSink(LedgerSink):
     """A `Sink` in a schema of a PostgreSQL database."""
 
-    lookup_size: ClassVar[int] = 20_000
-
     def _encoder(self, kind: ColumnType) -> Encoder | None:  # noqa: ARG002  COPY is told the types and encodes them
         return None
 
@@ -59,6 +58,9 @@ class PostgresqlSink(LedgerSink):
         """Register JSON text, and make the session's staging tables; they empty themselves at each COMMIT."""
         driver = _driver(connection)
         driver.adapters.register_dumper(_JsonText, _JsonTextDumper)
+        # COPY takes the last dumper registered for a type; without this one it would be the slow one for DB-API's
+        # Binary.
+        driver.adapters.register_dumper(bytes, BytesBinaryDumper)
         self._targets: dict[Table, _CopyTarget] = {}
         for number, mapped in enumerate(self._mapped):
             driver.execute(
@@ -98,8 +100,17 @@ class PostgresqlSink(LedgerSink):
             key_ids = any_(bindparam("key_ids", deletes, type_=ARRAY(BigInteger)))
             connection.execute(delete(target).where(target.c.kvr_key_id == key_ids))
 
-    def _is_among(self, column: Column[bytes], values: Sequence[bytes]) -> ColumnElement[bool]:
-        return column == any_(bindparam(None, list(values), type_=ARRAY(LargeBinary), unique=True))
+    def _find(
+        self, connection: Connection, number: Column[Any], digest: Column[Any], digests: Sequence[bytes]
+    ) -> dict[bytes, int]:
+        statement = sql.SQL("SELECT {}, {} FROM {} WHERE {} = ANY(%b)").format(
+            sql.Identifier(digest.name),
+            sql.Identifier(number.name),
+            _identifier(digest.table),
+            sql.Identifier(digest.name),
+        )
+        with _driver(connection).cursor(binary=True) as cursor:
+            return dict(cursor.execute(statement, (list(digests),)))
 
 
 def _copy(connection: Connection, target: _CopyTarget, rows: Sequence[Row]) -> None:

@@ -4,15 +4,16 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from decimal import Decimal
 from functools import cache
-from typing import Any, ClassVar
+from typing import Any
 
-from sqlalchemy import Column, ColumnElement, Connection, Table, delete
+from sqlalchemy import Column, Connection, Table, delete, select
 from sqlalchemy import insert as plain_insert
 from sqlalchemy.dialects.sqlite import dialect, insert
 from sqlalchemy.sql import bindparam
+from sqlalchemy.sql.elements import BindParameter
 
 from kvr_sync.mapping.definition import ColumnType
-from kvr_sync.store.ledger_sink import LedgerSink
+from kvr_sync.store.ledger_sink import LOOKUP_SIZE, LedgerSink, chunks
 from kvr_sync.store.rows import Encoder, Row
 
 _DIALECT = dialect()
@@ -20,8 +21,6 @@ _DIALECT = dialect()
 
 class SqliteSink(LedgerSink):
     """A `Sink` on an SQLite file. Exact decimals and times are text there, flags 0 and 1."""
-
-    lookup_size: ClassVar[int] = 1_000
 
     def _encoder(self, kind: ColumnType) -> Encoder | None:
         if kind is ColumnType.DECIMAL:
@@ -52,8 +51,14 @@ class SqliteSink(LedgerSink):
         if deletes:
             connection.exec_driver_sql(_delete_statement(target), deletes)
 
-    def _is_among(self, column: Column[bytes], values: Sequence[bytes]) -> ColumnElement[bool]:
-        return column.in_(values)
+    def _find(
+        self, connection: Connection, number: Column[Any], digest: Column[Any], digests: Sequence[bytes]
+    ) -> dict[bytes, int]:
+        found: dict[bytes, int] = {}
+        for chunk in chunks(digests, LOOKUP_SIZE):
+            statement = _find_statement(number, digest, len(chunk))
+            found.update((row[0], row[1]) for row in connection.exec_driver_sql(statement, tuple(chunk)))
+        return found
 
 
 def time_text(time: datetime) -> str:
@@ -76,6 +81,12 @@ def _upsert_statement(table: Table) -> str:
     changed: dict[str, Any] = {c.name: statement.excluded[c.name] for c in table.columns if not c.primary_key}
     upsert = statement.on_conflict_do_update(index_elements=[*table.primary_key], set_=changed)
     return str(upsert.compile(dialect=_DIALECT))
+
+
+@cache
+def _find_statement(number: Column[Any], digest: Column[Any], count: int) -> str:
+    marks: list[BindParameter[bytes]] = [bindparam(f"digest_{position}") for position in range(count)]
+    return str(select(digest, number).where(digest.in_(marks)).compile(dialect=_DIALECT))
 
 
 @cache
