@@ -1,7 +1,7 @@
 """Values of one column: from JSON and from text to the Python value that both databases store exactly.
 
-A converter takes a value that is present (not None) and gives the column's value, or raises `UnfitValueError`, whose text
-names what was expected and what kind of thing was found, never the value.
+A converter takes a value that is present (not None) and gives the column's value, or raises `UnfitValueError`, whose
+text names what was expected and what kind of thing was found, never the value.
 """
 
 import re
@@ -13,12 +13,7 @@ from typing import Any, TypeAlias
 from kvr_sync.mapping import quarantine
 from kvr_sync.mapping.definition import ColumnMapping, ColumnType
 from kvr_sync.mapping.document import is_storable, read_document, write_document
-from kvr_sync.mapping.limits import (
-    MAX_DIGITS_AFTER_POINT,
-    MAX_DIGITS_BEFORE_POINT,
-    MAX_INDEXED_DIGITS,
-    MAX_INDEXED_TEXT_BYTES,
-)
+from kvr_sync.mapping.limits import MAX_INDEXED_DIGITS, MAX_INDEXED_TEXT_BYTES, MAX_PRECISION
 from kvr_sync.mapping.quarantine import UnfitValueError
 
 Converter: TypeAlias = Callable[[Any], object]
@@ -35,10 +30,24 @@ _TIMESTAMP = re.compile(
 """RFC 3339 date-time with a T, without the leap second; what follows six fractional digits must be zeros."""
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_EXACT = Context(prec=MAX_DIGITS_BEFORE_POINT + MAX_DIGITS_AFTER_POINT, traps=[Inexact, InvalidOperation])
-"""Room for every storable number; anything that would have to round is an error."""
+_MIN_SECONDS = -62_135_596_800
+"""0001-01-01T00:00:00Z, as `google.protobuf.Timestamp` has it."""
+_MAX_SECONDS = 253_402_300_799
+"""9999-12-31T23:59:59Z."""
+_EXACT = Context(prec=MAX_PRECISION, traps=[Inexact, InvalidOperation])
+"""Room for every number a column can declare; anything that would have to round is an error."""
 
-_KINDS = {str: "text", bool: "true or false", int: "an integer", Decimal: "a decimal number", dict: "an object", list: "an array"}
+MAX_PLAIN_TEXT = MAX_INDEXED_TEXT_BYTES // 4
+"""Characters of a text that fits every text column, indexed or not: a character has at most four bytes."""
+
+_KINDS = {
+    str: "text",
+    bool: "true or false",
+    int: "an integer",
+    Decimal: "a decimal number",
+    dict: "an object",
+    list: "an array",
+}
 
 
 def json_converter(column: ColumnMapping) -> Converter:
@@ -103,16 +112,15 @@ def claimed_time(seconds: int | None, nanos: int | None) -> datetime | None:
     if seconds is None:
         return None
     nanos = nanos or 0
-    try:
-        if not 0 <= nanos < 1_000_000_000:
-            raise OverflowError
-        return _EPOCH + timedelta(seconds=seconds, microseconds=nanos // 1000)
-    except OverflowError:
-        raise UnfitValueError(quarantine.OUT_OF_RANGE, "a time between the years 1 and 9999 expected") from None
+    if not (_MIN_SECONDS <= seconds <= _MAX_SECONDS and 0 <= nanos < 1_000_000_000):
+        raise UnfitValueError(quarantine.OUT_OF_RANGE, "a time between the years 1 and 9999 expected")
+    return _EPOCH + timedelta(0, seconds, nanos // 1000)
 
 
 def _wrong_type(expected: str, value: object) -> UnfitValueError:
-    return UnfitValueError(quarantine.WRONG_TYPE, f"{expected} expected, {_KINDS.get(type(value), 'another type')} found")
+    return UnfitValueError(
+        quarantine.WRONG_TYPE, f"{expected} expected, {_KINDS.get(type(value), 'another type')} found"
+    )
 
 
 def _text(value: object) -> str:
@@ -125,9 +133,10 @@ def _text(value: object) -> str:
 
 def _indexed_text(value: object) -> str:
     text = _text(value)
-    # A character has at most four bytes: short texts need no encoding to be known as short.
-    if len(text) * 4 > MAX_INDEXED_TEXT_BYTES and len(text.encode()) > MAX_INDEXED_TEXT_BYTES:
-        raise UnfitValueError(quarantine.OUT_OF_RANGE, f"text of at most {MAX_INDEXED_TEXT_BYTES} bytes expected (index)")
+    if len(text) > MAX_PLAIN_TEXT and len(text.encode()) > MAX_INDEXED_TEXT_BYTES:
+        raise UnfitValueError(
+            quarantine.OUT_OF_RANGE, f"text of at most {MAX_INDEXED_TEXT_BYTES} bytes expected (index)"
+        )
     return text
 
 
@@ -154,12 +163,15 @@ def _timestamp(value: object) -> datetime:
     if match is not None:
         fraction = match[1]
         if fraction is not None:
-            value = f"{value[:20]}{fraction:0<6}{value[match.end(0) - (1 if value[-1] in 'Zz' else 6) :]}"
+            zone = "Z" if value[-1] in "Zz" else value[-6:]
+            value = f"{value[:20]}{fraction:0<6}{zone}"
         try:
-            return datetime.fromisoformat(value.upper()).astimezone(UTC)
+            return datetime.fromisoformat(value if value[10] == "T" else value.upper()).astimezone(UTC)
         except (ValueError, OverflowError):
             pass  # a day its month does not have; a year before 1 or after 9999 in UTC
-    raise UnfitValueError(quarantine.NOT_A_TIMESTAMP, "a possible RFC 3339 timestamp with zone, at most microseconds, expected")
+    raise UnfitValueError(
+        quarantine.NOT_A_TIMESTAMP, "a possible RFC 3339 timestamp with zone, at most microseconds, expected"
+    )
 
 
 def _bytes(value: object) -> bytes:
@@ -195,19 +207,40 @@ def _boolean_of_text(text: str) -> bool:
 
 
 def _decimal_converter(column: ColumnMapping) -> Callable[[object], Decimal]:
-    precision, scale = column.precision, column.scale
-    if precision is not None and scale is not None:
-        return lambda value: _fit(_decimal(value), precision, scale)
+    if column.precision is not None and column.scale is not None:
+        return _fixed_decimal_converter(column.precision, column.scale)
     return _indexed_decimal if column.index else _decimal
 
 
-def _decimal(value: object) -> Decimal:
+def _fixed_decimal_converter(precision: int, scale: int) -> Callable[[object], Decimal]:
+    """Numbers get exactly the scale of their column, as PostgreSQL shows them; only zeros may come or go for that."""
+    unit = Decimal((0, (1,), -scale))
+    digits_before = precision - scale
+
+    def convert(value: object) -> Decimal:
+        try:
+            number = _number(value).quantize(unit, context=_EXACT)
+        except (Inexact, InvalidOperation):
+            number = None
+        if number is None or (number and number.adjusted() >= digits_before):
+            raise UnfitValueError(
+                quarantine.OUT_OF_RANGE, f"at most {precision} digits, {scale} after the point, expected"
+            )
+        return number or abs(number)  # zero has no sign in PostgreSQL
+
+    return convert
+
+
+def _number(value: object) -> Decimal:
+    if type(value) is Decimal:
+        return value
     if type(value) is int:
-        number = Decimal(value)
-    elif type(value) is Decimal:
-        number = value
-    else:
-        raise _wrong_type("a decimal number", value)
+        return Decimal(value)
+    raise _wrong_type("a decimal number", value)
+
+
+def _decimal(value: object) -> Decimal:
+    number = _number(value)
     if not number:
         # Zero has no sign in PostgreSQL; its exponent only says how many zeros were written.
         exponent = number.as_tuple().exponent
@@ -222,18 +255,7 @@ def _indexed_decimal(value: object) -> Decimal:
     exponent = number.as_tuple().exponent
     before, after = max(number.adjusted() + 1, 0), -exponent if isinstance(exponent, int) else 0
     if before + max(after, 0) > MAX_INDEXED_DIGITS:
-        raise UnfitValueError(quarantine.OUT_OF_RANGE, f"a number of at most {MAX_INDEXED_DIGITS} digits expected (index)")
-    return number
-
-
-def _fit(number: Decimal, precision: int, scale: int) -> Decimal:
-    """Bring a number to its column's precision and scale without rounding; zeros after the scale may go."""
-    exponent = number.as_tuple().exponent
-    try:
-        if isinstance(exponent, int) and exponent < -scale:
-            number = number.quantize(Decimal((0, (1,), -scale)), context=_EXACT)
-    except (Inexact, InvalidOperation):
-        number = Decimal((0, (1,), precision))  # as one digit too many
-    if number and number.adjusted() >= precision - scale:
-        raise UnfitValueError(quarantine.OUT_OF_RANGE, f"at most {precision} digits, {scale} after the point, expected")
+        raise UnfitValueError(
+            quarantine.OUT_OF_RANGE, f"a number of at most {MAX_INDEXED_DIGITS} digits expected (index)"
+        )
     return number

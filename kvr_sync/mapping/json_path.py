@@ -73,6 +73,21 @@ def select(document: JsonValue, path: JsonPath) -> JsonValue:
     return value
 
 
+def select_object(document: JsonValue, path: JsonPath) -> dict[str, JsonValue] | None:
+    """Give the object at the path (the document itself for the empty one); None where it is missing or null.
+
+    Raises `UnfitValueError`: not_an_object when the document is none, else wrong_type.
+    """
+    if type(document) is not dict:
+        raise UnfitValueError(quarantine.NOT_AN_OBJECT, "a JSON object expected")
+    if not path:
+        return document
+    value = select(document, path)
+    if value is not None and not isinstance(value, dict):
+        raise UnfitValueError(quarantine.WRONG_TYPE, "an object expected on the way to the value")
+    return value
+
+
 def _unquote(name: str) -> str | None:
     if not name.startswith('"'):
         return name

@@ -50,3 +50,5 @@ class UnfitValueError(KvrSyncError):
         super().__init__(f"{reason}: {detail}")
         self.reason = reason
         self.detail = detail
+        self.column: int | None = None
+        """Position of the column in its table, added where it is known; None: the value as a whole."""

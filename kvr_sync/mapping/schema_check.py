@@ -83,7 +83,9 @@ def _told(path: Path, error: ValidationError) -> Iterator[MappingMistake]:
         allowed = sorted(error.schema["properties"]) if isinstance(error.schema, dict) else []
         for option in found:
             if option not in allowed:
-                text = f"{where}: unknown option {option!r}{suggestion(option, allowed)}; allowed are {', '.join(allowed)}"
+                text = (
+                    f"{where}: unknown option {option!r}{suggestion(option, allowed)}; allowed are {', '.join(allowed)}"
+                )
                 yield MappingMistake((*path, option), text)
     elif rule == "required":
         for option in limit:
@@ -99,4 +101,6 @@ def _told(path: Path, error: ValidationError) -> Iterator[MappingMistake]:
     elif rule == "uniqueItems":
         yield MappingMistake(path, f"{where}: each name once is allowed")
     else:
-        yield MappingMistake(path, f"{where}: a small letter a-z, then small letters, digits and underscores are allowed")
+        yield MappingMistake(
+            path, f"{where}: a small letter a-z, then small letters, digits and underscores are allowed"
+        )

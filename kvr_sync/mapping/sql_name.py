@@ -1,4 +1,4 @@
-"""Names of tables and columns that need no quotes in PostgreSQL and SQLite, and collide with nothing of ours or theirs."""
+"""Names of tables and columns: no quotes needed in PostgreSQL and SQLite, no collision with names of ours or theirs."""
 
 import re
 
@@ -14,24 +14,25 @@ _RESERVED_COLUMN_PREFIXES = ("kvr_",)
 _RESERVED_TABLE_SUFFIXES = ("_history", "_changes")
 
 SYSTEM_COLUMNS = frozenset({"cmax", "cmin", "ctid", "oid", "rowid", "tableoid", "xmax", "xmin"})
-"""Columns that PostgreSQL (documentation, "System Columns") or SQLite ("ROWIDs and the INTEGER PRIMARY KEY") already has."""
+"""Columns that PostgreSQL ("System Columns") or SQLite ("ROWIDs and the INTEGER PRIMARY KEY") already has."""
 
-RESERVED_WORDS = frozenset(
+RESERVED_WORDS = frozenset(  # a text, since a hundred quoted words on a hundred lines read worse
     """
-    add all alter analyse analyze and any array as asc asymmetric authorization autoincrement between binary both case
-    cast check collate collation column commit concurrently constraint create cross current_catalog current_date
-    current_role current_schema current_time current_timestamp current_user default deferrable delete desc distinct do
-    drop else end escape except exists false fetch for foreign freeze from full grant group having if ilike in index
-    initially inner insert intersect into is isnull join lateral leading left like limit localtime localtimestamp natural
-    not nothing notnull null offset on only or order outer overlaps placing primary raise references returning right
-    select session_user set similar some symmetric system_user table tablesample then to trailing transaction true union
-    unique update user using values variadic verbose when where window with
-    """.split()
+    add all alter analyse analyze and any array as asc asymmetric authorization autoincrement between binary both
+    case cast check collate collation column commit concurrently constraint create cross current_catalog
+    current_date current_role current_schema current_time current_timestamp current_user default deferrable delete
+    desc distinct do drop else end escape except exists false fetch for foreign freeze from full grant group
+    having if ilike in index initially inner insert intersect into is isnull join lateral leading left like limit
+    localtime localtimestamp natural not nothing notnull null offset on only or order outer overlaps placing
+    primary raise references returning right select session_user set similar some symmetric system_user table
+    tablesample then to trailing transaction true union unique update user using values variadic verbose when
+    where window with
+    """.split()  # noqa: SIM905 - see above
 )
 """Words that cannot name a table or column without quotes.
 
-PostgreSQL 18: `pg_get_keywords()` with category R or T. SQLite 3.40: the words of "SQLite Keywords" (lang_keywords.html)
-that its parser refuses as the name of a table, a column or a result.
+PostgreSQL 18: `pg_get_keywords()` with category R or T. SQLite 3.40: the words of "SQLite Keywords"
+(lang_keywords.html) that its parser refuses as the name of a table, a column or a result.
 """
 
 
@@ -39,7 +40,7 @@ def table_name_mistake(name: str) -> str | None:
     """Say what is wrong with a table name and what is allowed; None: nothing."""
     mistake = _mistake("table", name, MAX_TABLE_NAME, _RESERVED_TABLE_PREFIXES)
     if mistake is None and name.endswith(_RESERVED_TABLE_SUFFIXES):
-        return f"table name {name!r} must not end in {_listed(_RESERVED_TABLE_SUFFIXES)}: such tables are made for each table"
+        return f"table name {name!r} must not end in {_listed(_RESERVED_TABLE_SUFFIXES)}: every table has such"
     return mistake
 
 

@@ -232,7 +232,9 @@ class _Checked:
                 allowed = frozenset(_FACT_TYPES[fact])
         if column_type not in allowed:
             listed = ", ".join(kind.value for kind in ColumnType if kind in allowed)
-            self._tell((*path, "type"), f"{place(path)}: not type {column_type.value}; from this source {listed} allowed")
+            self._tell(
+                (*path, "type"), f"{place(path)}: not type {column_type.value}; from this source {listed} allowed"
+            )
 
     def _check_decimal(self, path: Path, column: dict[str, Any], column_type: ColumnType) -> None:
         given = [option for option in ("precision", "scale") if option in column]
@@ -250,7 +252,9 @@ class _Checked:
             return None
         option: Path = (*path, "equals_json")
         if "json" in column or column_type not in _READ_FROM_TEXT:
-            self._tell(option, f"{place(path)}: 'equals_json' compares a column from the key or the ledger, not json or bytes")
+            self._tell(
+                option, f"{place(path)}: 'equals_json' compares a column from the key or the ledger, not json or bytes"
+            )
         return self._json_path(option, column["equals_json"])
 
 

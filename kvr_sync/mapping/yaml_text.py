@@ -1,7 +1,7 @@
 """YAML as far as a mapping needs it: one document of mappings, lists and plain values, with the line of everything.
 
-Stricter than YAML where YAML surprises: no anchors and aliases (so no expansion), no tags, no duplicate keys, no
-`yes`/`off`/sexagesimal or octal numbers (values are read as in YAML 1.2's core schema: text, integers, true, false, null).
+Stricter than YAML where YAML surprises: no anchors and aliases (so no expansion), no tags, no duplicate keys, no `yes`
+or `off`, no sexagesimal or octal numbers (as in YAML 1.2's core schema: text, integers, true, false, null).
 """
 
 import re
@@ -81,7 +81,7 @@ def _events(text: str) -> Iterator[yaml.Event]:
     line = 1
     try:
         for event in yaml.parse(text, Loader=yaml.SafeLoader):
-            line = event.start_mark.line + 1
+            line = _line(event)
             yield event
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
@@ -92,6 +92,10 @@ def _events(text: str) -> Iterator[yaml.Event]:
     except (yaml.YAMLError, ValueError, OverflowError):
         # PyYAML lets int() and chr() speak for themselves in escapes and directives.
         raise _FatalError(line, "not YAML: malformed number or escape") from None
+
+
+def _line(event: yaml.Event) -> int:
+    return event.start_mark.line + 1 if event.start_mark else 1
 
 
 class _Reader:
@@ -105,7 +109,7 @@ class _Reader:
         self._documents = 0
 
     def take(self, event: yaml.Event) -> None:
-        line = event.start_mark.line + 1
+        line = _line(event)
         match event:
             case yaml.DocumentStartEvent():
                 self._documents += 1
@@ -145,7 +149,9 @@ class _Reader:
             top.is_duplicate = text in top.content
             if top.is_duplicate:
                 first = self.lines[(*top.path, text)]
-                self.mistakes.append(Mistake(line, f"{text!r} stands here twice, first in line {first}; once is allowed"))
+                self.mistakes.append(
+                    Mistake(line, f"{text!r} stands here twice, first in line {first}; once is allowed")
+                )
             else:
                 self.lines[(*top.path, text)] = line
             return

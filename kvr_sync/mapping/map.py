@@ -1,4 +1,4 @@
-"""The `map` stage: each effective write of a block becomes rows of the tables that select its key, or quarantine entries.
+"""The `map` stage: effective writes become rows of the tables that select their keys, or quarantine entries.
 
 Pure: the same block and mapping give the same batch. The identity of a row is the ledger key; columns that repeat parts
 of it are a view. A document is mapped whole or quarantined whole, per table.
@@ -9,9 +9,17 @@ from functools import lru_cache
 from typing import NamedTuple
 
 from kvr_sync.mapping import quarantine
-from kvr_sync.mapping.conversion import Converter, bytes_converter, claimed_time, json_converter, text_converter
+from kvr_sync.mapping.conversion import (
+    MAX_PLAIN_TEXT,
+    Converter,
+    bytes_converter,
+    claimed_time,
+    json_converter,
+    text_converter,
+)
 from kvr_sync.mapping.definition import (
     ColumnMapping,
+    ColumnType,
     CompositeSelector,
     FromJson,
     FromKey,
@@ -23,8 +31,8 @@ from kvr_sync.mapping.definition import (
     Mapping,
     TableMapping,
 )
-from kvr_sync.mapping.document import read_document
-from kvr_sync.mapping.json_path import JsonPath, select
+from kvr_sync.mapping.document import JsonValue, read_document
+from kvr_sync.mapping.json_path import JsonPath, select, select_object
 from kvr_sync.mapping.quarantine import UnfitValueError
 from kvr_sync.model import (
     Effect,
@@ -37,7 +45,19 @@ from kvr_sync.model import (
 )
 from network.protocol.composite_key import split_composite_key
 
+_NONE = Effect.NONE
+_DELETE = Effect.DELETE
+
 _FactReader = Callable[[int, TransactionFacts], object]
+
+
+class _Members(NamedTuple):
+    """Columns that are members of one object of the document: text columns, and the others."""
+
+    parent: JsonPath
+    first_column: int
+    texts: tuple[tuple[int, str, Converter], ...]
+    others: tuple[tuple[int, str, Converter], ...]
 
 
 class _TablePlan(NamedTuple):
@@ -49,7 +69,7 @@ class _TablePlan(NamedTuple):
     attribute_count: int
     attributes: tuple[tuple[int, int, Converter], ...]
     keys: tuple[tuple[int, int, Converter], ...]
-    members: tuple[tuple[int, str, Converter], ...]
+    members: tuple[_Members, ...]
     paths: tuple[tuple[int, JsonPath, Converter], ...]
     repeats: tuple[tuple[int, JsonPath, Converter], ...]
     reads_document: bool
@@ -80,7 +100,7 @@ def map_block(replayed: ReplayedBlock, mapping: Mapping) -> RowBatch:
     for write in replayed.writes:
         ledger_key = write.key
         namespace = plan.get(ledger_key.namespace)
-        if namespace is None or ledger_key.collection or write.effect is Effect.NONE:
+        if namespace is None or ledger_key.collection or write.effect is _NONE:
             continue
         key = ledger_key.key
         attributes: tuple[str, ...] = ()
@@ -98,7 +118,7 @@ def map_block(replayed: ReplayedBlock, mapping: Mapping) -> RowBatch:
             tables = [table for prefix, table in namespace.prefixes if key.startswith(prefix)]
         else:
             continue
-        if write.effect is Effect.DELETE or write.value is None:
+        if write.effect is _DELETE or write.value is None:
             mapped += [_deleted(write, table) for table in tables]
             continue
         for table in tables:
@@ -123,16 +143,19 @@ def _take_unselected(
 ) -> None:
     """A key of a mapped object type whose number of attributes no table has: told of, not lost in silence."""
     tables = [table for tables in by_count.values() for table in tables]
-    if write.effect is Effect.DELETE or write.value is None:
+    if write.effect is _DELETE or write.value is None:
         mapped += [_deleted(write, table) for table in tables]
         return
     for table in tables:
-        detail = f"key: {table.attribute_count} attributes expected, {count} found"
-        quarantined.append(_quarantined(write, write.value, table, quarantine.KEY_ATTRIBUTES, detail))
+        detail = f"a key of {table.attribute_count} attributes expected, {count} found"
+        quarantined.append(_quarantined(write, write.value, table, quarantine.KEY_ATTRIBUTES, None, detail))
 
 
-def _quarantined(write: EffectiveWrite, value: bytes, table: _TablePlan, reason: str, detail: str) -> QuarantinedWrite:
-    return QuarantinedWrite(table.table, write.key, write.tx_number, write.write_number, reason, detail, value)
+def _quarantined(
+    write: EffectiveWrite, value: bytes, table: _TablePlan, reason: str, column: int | None, detail: str
+) -> QuarantinedWrite:
+    sentence = detail if column is None else f"column {table.column_names[column]}: {detail}"
+    return QuarantinedWrite(table.table, write.key, write.tx_number, write.write_number, reason, sentence, value)
 
 
 def _map_value(
@@ -144,40 +167,73 @@ def _map_value(
     facts: TransactionFacts,
 ) -> MappedRow | QuarantinedWrite:
     values: list[object] = list(table.blank)
-    column = -1
+    try:
+        _fill_from_write(values, table, write.key.key, value, attributes, block_number, facts)
+        if table.reads_document:
+            _fill_from_document(values, table, read_document(value))
+        for column in table.required:
+            if values[column] is None:
+                return _quarantined(write, value, table, quarantine.MISSING, column, "a value expected, none found")
+    except UnfitValueError as error:
+        return _quarantined(write, value, table, error.reason, error.column, error.detail)
+    return MappedRow(table.table, write.key, write.tx_number, write.write_number, write.effect, tuple(values))
+
+
+def _fill_from_write(
+    values: list[object],
+    table: _TablePlan,
+    key: bytes,
+    value: bytes,
+    attributes: tuple[str, ...],
+    block_number: int,
+    facts: TransactionFacts,
+) -> None:
+    column: int | None = None
     try:
         for column, position, convert in table.attributes:
             values[column] = convert(attributes[position])
         for column, start, convert in table.keys:
-            values[column] = convert(write.key.key[start:])
+            values[column] = convert(key[start:])
         for column, convert in table.whole_values:
             values[column] = convert(value)
         for column, read in table.facts:
             values[column] = read(block_number, facts)
-        if table.reads_document:
-            column = -1
-            document = read_document(value)
-            if type(document) is not dict:
-                raise UnfitValueError(quarantine.NOT_AN_OBJECT, "a JSON object expected")
-            for column, name, convert in table.members:
-                member = document.get(name)
-                if member is not None:
-                    values[column] = convert(member)
-            for column, path, convert in table.paths:
-                member = select(document, path)
-                if member is not None:
-                    values[column] = convert(member)
-            for column, path, convert in table.repeats:
-                member = select(document, path)
-                if member is None or convert(member) != values[column]:
-                    raise UnfitValueError(quarantine.KEY_CONTRADICTION, "the same value in the document expected")
-        for column in table.required:
-            if values[column] is None:
-                raise UnfitValueError(quarantine.MISSING, "a value expected, none found")
     except UnfitValueError as error:
-        place = "value" if column < 0 else f"column {table.column_names[column]}"
-        return _quarantined(write, value, table, error.reason, f"{place}: {error.detail}")
-    return MappedRow(table.table, write.key, write.tx_number, write.write_number, write.effect, tuple(values))
+        error.column = column
+        raise
+
+
+def _fill_from_document(values: list[object], table: _TablePlan, document: JsonValue) -> None:
+    column: int | None = None
+    try:
+        for group in table.members:
+            column = group.first_column if group.parent else None
+            parent = select_object(document, group.parent)
+            if parent is not None:
+                for column, name, convert in group.texts:
+                    member = parent.get(name)
+                    if type(member) is str and len(member) <= MAX_PLAIN_TEXT and "\x00" not in member:
+                        values[column] = member  # what `convert` gives for most texts, without the call
+                    elif member is not None:
+                        values[column] = convert(member)
+                for column, name, convert in group.others:
+                    member = parent.get(name)
+                    if member is not None:
+                        values[column] = convert(member)
+        for column, path, convert in table.paths:
+            member = select(document, path)
+            if member is not None:
+                values[column] = convert(member)
+        for column, path, convert in table.repeats:
+            _check_repeated(convert, select(document, path), values[column])
+    except UnfitValueError as error:
+        error.column = column
+        raise
+
+
+def _check_repeated(convert: Converter, member: JsonValue, value: object) -> None:
+    if member is None or convert(member) != value:
+        raise UnfitValueError(quarantine.KEY_CONTRADICTION, "the same value in the document expected")
 
 
 @lru_cache(maxsize=8)
@@ -203,7 +259,7 @@ def _namespace_plan(tables: list[tuple[TableMapping, _TablePlan]]) -> _Namespace
 
 def _table_plan(number: int, table: TableMapping) -> _TablePlan:
     columns = list(enumerate(table.columns))
-    members = [(i, c.source.path, json_converter(c)) for i, c in columns if isinstance(c.source, FromJson)]
+    from_json = [(i, c.source.path, json_converter(c)) for i, c in columns if isinstance(c.source, FromJson)]
     repeats = [(i, c.equals_json, json_converter(c)) for i, c in columns if c.equals_json is not None]
     prefix_length = 0 if isinstance(table.key, CompositeSelector) else len(table.key.prefix.encode())
     return _TablePlan(
@@ -219,13 +275,26 @@ def _table_plan(number: int, table: TableMapping) -> _TablePlan:
             for i, c in columns
             if isinstance(c.source, FromKey | FromKeyRest)
         ),
-        members=tuple((i, path[0], convert) for i, path, convert in members if len(path) == 1 and isinstance(path[0], str)),
-        paths=tuple((i, path, convert) for i, path, convert in members if len(path) > 1),
+        members=_members(table),
+        paths=tuple((i, path, convert) for i, path, convert in from_json if isinstance(path[-1], int)),
         repeats=tuple(repeats),
-        reads_document=bool(members or repeats),
+        reads_document=bool(from_json or repeats),
         whole_values=tuple((i, bytes_converter(c)) for i, c in columns if isinstance(c.source, FromValue)),
         facts=tuple((i, _fact_reader(c.source.fact, c)) for i, c in columns if isinstance(c.source, FromLedger)),
         required=tuple(i for i, c in columns if c.required),
+    )
+
+
+def _members(table: TableMapping) -> tuple[_Members, ...]:
+    groups: dict[JsonPath, tuple[list[tuple[int, str, Converter]], list[tuple[int, str, Converter]]]] = {}
+    for number, column in enumerate(table.columns):
+        if isinstance(column.source, FromJson) and isinstance(name := column.source.path[-1], str):
+            texts, others = groups.setdefault(column.source.path[:-1], ([], []))
+            chosen = texts if column.type is ColumnType.TEXT else others
+            chosen.append((number, name, json_converter(column)))
+    return tuple(
+        _Members(parent, (texts or others)[0][0], tuple(texts), tuple(others))
+        for parent, (texts, others) in groups.items()
     )
 
 
