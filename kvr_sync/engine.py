@@ -29,12 +29,15 @@ from network.protocol.validation_code import validation_code_name
 
 logger = logging.getLogger(__name__)
 
-RUN_BLOCKS = 1_000
-"""Blocks in one database transaction at the most."""
-RUN_TRANSACTIONS = 2_000
-"""Ledger transactions in one database transaction; a single larger block still goes alone."""
-RUN_BYTES = 16 * 1024 * 1024
-"""Bytes of blocks in one database transaction; bounds memory."""
+
+class RunLimits(NamedTuple):
+    """How much one database transaction holds at the most while catching up; a single larger block still goes alone."""
+
+    blocks: int = 1_000
+    transactions: int = 2_000
+    size_bytes: int = 16 * 1024 * 1024
+
+
 SETTLE_ATTEMPTS = 5
 """How often a lost COMMIT acknowledgement is looked up before the run gives up."""
 SETTLE_PAUSE_SECONDS = 1.0
@@ -109,6 +112,7 @@ class Engine:
         *,
         channel: str,
         pin: bytes | None = None,
+        limits: RunLimits = RunLimits(),
         clock: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
@@ -117,6 +121,7 @@ class Engine:
         self._mapping = mapping
         self._channel = channel
         self._pin = pin
+        self._limits = limits
         self._clock = clock
         self._sleep = sleep
 
@@ -157,9 +162,9 @@ class Engine:
                 pending_bytes += len(raw.content)
                 pending_transactions += len(block.transactions)
                 if (
-                    len(pending) >= RUN_BLOCKS
-                    or pending_bytes >= RUN_BYTES
-                    or pending_transactions >= RUN_TRANSACTIONS
+                    len(pending) >= self._limits.blocks
+                    or pending_transactions >= self._limits.transactions
+                    or pending_bytes >= self._limits.size_bytes
                 ):
                     flush()
                 if should_stop():
