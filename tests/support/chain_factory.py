@@ -358,7 +358,7 @@ class ChainFactory:
 
     def _stamp(self, channel_header: Any) -> None:
         channel_header.timestamp.seconds = BEGINNING + self._transactions
-        channel_header.timestamp.nanos = self._transactions * 7_654_321 % 1_000_000_000
+        channel_header.timestamp.nanos = (123_456_789 + 7_654_321 * self._transactions) % 1_000_000_000
         self._transactions += 1
 
     def _placeholder_signature(self) -> bytes:
@@ -368,7 +368,7 @@ class ChainFactory:
     def _transaction(self, spec: TransactionSpec, tx_id: str, signature_header: bytes) -> bytes:
         action = proposal_pb2.ChaincodeAction(
             results=read_write_set(spec),
-            response=proposal_response_pb2.Response(status=200, payload=b"ok"),
+            response=proposal_response_pb2.Response(status=200),
             chaincode_id=chaincode_pb2.ChaincodeID(name=spec.chaincode, version="1.0"),
         )
         if spec.event is not None:
