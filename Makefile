@@ -41,12 +41,14 @@ test-quick: setup ## about a minute: pure functions, behaviour, recorded chains,
 	@$(PYTEST) -n $(WORKERS) $(wildcard $(QUICK))
 
 check: setup ## format, lint, strict types, import contracts, pinned files in step
-	@set -e; \
-	echo "[1/5] format";    $(BIN)/ruff format --check --quiet $(SOURCES) || { echo "      run: make format"; exit 1; }; \
-	echo "[2/5] lint";      $(BIN)/ruff check --quiet $(SOURCES); \
-	echo "[3/5] types";     $(BIN)/mypy --no-error-summary; \
-	echo "[4/5] imports";   $(BIN)/lint-imports --no-logo --cache-dir .import_linter_cache > .import_linter_output 2>&1 || { cat .import_linter_output; exit 1; }; \
-	echo "[5/5] locks";     $(BIN)/python requirements/locks.py check
+	@failed=""; \
+	step() { name="$$1 $$2"; echo "[$$name]"; shift 2; "$$@" || failed="$$failed [$$name]"; }; \
+	step 1/5 "format: mended by make format" $(BIN)/ruff format --check --quiet $(SOURCES); \
+	step 2/5 "lint" $(BIN)/ruff check --quiet $(SOURCES); \
+	step 3/5 "strict types" $(BIN)/mypy --no-error-summary; \
+	step 4/5 "import contracts" $(BIN)/lint-imports --no-logo --cache-dir .import_linter_cache; \
+	step 5/5 "pinned files" $(BIN)/python requirements/locks.py check; \
+	if [ -n "$$failed" ]; then echo "failed:$$failed" >&2; exit 1; fi
 
 format: setup ## rewrite the sources in the one format, and mend what the linter can mend
 	@$(BIN)/ruff check --quiet --fix-only $(SOURCES); $(BIN)/ruff format $(SOURCES)
@@ -64,5 +66,5 @@ bench-sync: setup ## transactions per second: decoding, the whole line, and plai
 
 clean: ## remove every trace: environment, caches, builds, output of the demo
 	@rm -rf .venv .venv-install.log build dist demo-data .coverage .coverage.* \
-	    .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache .import_linter_output
+	    .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 	@find chaincode gateway kvr_sync network requirements tests -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -54,7 +54,7 @@ def main() -> int:
         return 0
 
     started = time.monotonic()
-    if not PYTHON.exists():
+    if not installed:  # absent, or left by a set-up that never came to its end
         create_environment()
     if todo_pinned:
         count = sum("==" in line for line in pinned.read_text(encoding="utf-8").splitlines())
