@@ -10,6 +10,7 @@ from typing import Final, NamedTuple
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519
+from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature
 from fabric_protos.msp import identities_pb2
 
 from network.protocol.certificate import Certificate, curve_order
@@ -84,10 +85,10 @@ class Identity:
         try:
             if isinstance(key, ec.EllipticCurvePublicKey):
                 digest = SIGNATURE_HASHES.get(self.signature_hash)
-                r, s = decode_ecdsa_signature(signature)
-                if digest is None or s > self._largest_s or r > 2 * self._largest_s + 1:
+                r, s, canonical = _canonical_ecdsa(signature)
+                if digest is None or not 0 < r <= 2 * self._largest_s or not 0 < s <= self._largest_s:
                     return False
-                key.verify(encode_ecdsa_signature(r, s), data, digest)
+                key.verify(canonical, data, digest)
             elif isinstance(key, ed25519.Ed25519PublicKey):
                 key.verify(signature, data)
             else:
@@ -95,3 +96,11 @@ class Identity:
         except (InvalidSignature, UnsupportedAlgorithm, DecodeError):
             return False
         return True
+
+
+def _canonical_ecdsa(signature: bytes) -> tuple[int, int, bytes]:
+    try:
+        return (*decode_dss_signature(signature), signature)  # strict DER, as nearly every signature is
+    except ValueError:
+        r, s = decode_ecdsa_signature(signature)
+        return r, s, encode_ecdsa_signature(r, s)

@@ -135,7 +135,7 @@ class Msp:
             self._admins = self._read_admins(configuration)
         self._check_authorities()
         self._identifiers = {
-            (unit.organizational_unit_identifier, self._certifiers_id(unit.certificate))
+            (unit.organizational_unit_identifier, self.certifiers_id(unit.certificate))
             for unit in configuration.organizational_unit_identifiers
         }
         self._set_up_node_units(configuration)
@@ -184,7 +184,11 @@ class Msp:
         for certificate in self._intermediate_certificates:
             self._inner_authorities.update(only_chain(certificate, self._roots, self._intermediates)[1:])
 
-    def _certifiers_id(self, pem: bytes) -> bytes:
+    def certifiers_id(self, pem: bytes) -> bytes:
+        """Give the id by which OUs name the CA that certifies them: the hash of its chain.
+
+        Raises DecodeError or IdentityError when the certificate is not one of this MSP's CAs.
+        """
         certificate = self._in_low_s(decode_pem_certificate(pem))
         if certificate in self._root_certificates:
             return self._chain_id((certificate,))
@@ -210,7 +214,7 @@ class Msp:
             if self.version < MspVersion.V1_4_3 and not unit.organizational_unit_identifier:
                 raise ConfigurationError(f"MSP {self.name}: NodeOUs without an OU for {kind}s")
             if units.HasField(field):
-                certifiers_id = self._certifiers_id(unit.certificate) if unit.certificate else b""
+                certifiers_id = self.certifiers_id(unit.certificate) if unit.certificate else b""
                 self._node_units[role] = _OrganizationalUnit(unit.organizational_unit_identifier, certifiers_id)
         self._enforces_node_units = units.enable and bool(self._node_units)
 

@@ -1,21 +1,18 @@
-"""Every orderer signature that real Fabric networks recorded checks out under the configuration in force, and nothing else."""
+"""Every orderer signature that real Fabric networks recorded checks out under its configuration, and nothing else."""
 
 from collections import Counter
-from collections.abc import Iterator
 from functools import cache
-from pathlib import Path
 from typing import NamedTuple
 
 import pytest
-import zstandard
 from fabric_protos.common import common_pb2
 
 from network.protocol.block import BlockHeader
 from network.protocol.block_signature import ChannelTrust, last_config_index
 from network.protocol.configuration import decode_config_envelope
 from network.protocol.errors import PolicyError, ProtocolError
+from tests.support.recorded_chain import load_chain
 
-VECTORS = Path(__file__).parents[1] / "vectors"
 RAFT, BFT, SERVICE_WEEK = "fabric-3.1.5-raft", "fabric-3.1.5-bft", "fabric-3.1.5-service-week"
 
 
@@ -26,15 +23,6 @@ class Recorded(NamedTuple):
     metadata: tuple[bytes, ...]
     trust: ChannelTrust
     last_config: int
-
-
-def recorded_blocks(chain: str) -> Iterator[common_pb2.Block]:
-    content = zstandard.ZstdDecompressor().decompress((VECTORS / chain / "blocks.zst").read_bytes(), 2**28)
-    position = 0
-    while position < len(content):
-        length = int.from_bytes(content[position : position + 4], "big")
-        yield common_pb2.Block.FromString(content[position + 4 : position + 4 + length])
-        position += 4 + length
 
 
 def config_envelope(block: common_pb2.Block) -> bytes | None:
@@ -48,7 +36,7 @@ def config_envelope(block: common_pb2.Block) -> bytes | None:
 @cache
 def chain(name: str) -> tuple[Recorded, ...]:
     recorded, trust, last_config = [], None, 0
-    for block in recorded_blocks(name):
+    for block in map(common_pb2.Block.FromString, load_chain(name).blocks):
         header = BlockHeader(block.header.number, block.header.previous_hash, block.header.data_hash)
         config = config_envelope(block)
         if config is not None:
