@@ -11,21 +11,19 @@ simulated or validated, and a transaction has whatever verdict its `TransactionS
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from dataclasses import dataclass
 from functools import cached_property
 from hashlib import sha256
 from typing import Any, Literal
 
 from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature, encode_dss_signature
-from cryptography.x509.oid import NameOID
-from fabric_protos.common import common_pb2, configtx_pb2, configuration_pb2, policies_pb2
+from cryptography.hazmat.primitives.asymmetric.utils import encode_dss_signature
+from fabric_protos.common import common_pb2, configtx_pb2, configuration_pb2
 from fabric_protos.ledger.rwset import rwset_pb2
 from fabric_protos.ledger.rwset.kvrwset import kv_rwset_pb2
-from fabric_protos.msp import identities_pb2, msp_config_pb2, msp_principal_pb2
+from fabric_protos.msp import msp_config_pb2
 from fabric_protos.orderer import configuration_pb2 as orderer_pb2
 from fabric_protos.orderer.etcdraft import configuration_pb2 as raft_pb2
 from fabric_protos.orderer.etcdraft import metadata_pb2 as raft_metadata_pb2
@@ -40,21 +38,34 @@ from fabric_protos.peer import (
 
 from network.protocol.block import BlockHeader, header_bytes
 from network.protocol.commit_hash import StateKey, commit_hash
+from network.protocol.msp import Role
 from network.protocol.read_write_set import MetadataEntry, Version
 from network.protocol.state_update import Operation, merge_operations
 from network.protocol.transaction import HEADER_CONFIG, HEADER_CONFIG_UPDATE, HEADER_ENDORSER_TRANSACTION
 from network.protocol.validation_code import VALID
 from network.protocol.wire import varint
+from tests.support.credential import (
+    START,
+    YEAR,
+    Credential,
+    any_of,
+    identity_principal,
+    implicit_policy,
+    low_s,
+    msp_config,
+    name,
+    out_of,
+    role,
+    signature_policy,
+    signed_by,
+)
 
 ORDER = 0xFFFFFFFF00000000FFFFFFFFFFFFFFFFBCE6FAADA7179E84F3B9CAC2FC632551
 """Of the curve P-256."""
 BEGINNING = 1_793_000_000
 """Claimed time of the first transaction, in seconds since 1970; each later one comes a second after."""
-NOT_BEFORE = datetime(2026, 1, 1, tzinfo=UTC)
-NOT_AFTER = datetime(2036, 1, 1, tzinfo=UTC)
-NODE_UNITS = ("client", "peer", "admin", "orderer")
-
-Role = msp_principal_pb2.MSPRole
+ANY, MAJORITY = 0, 2
+"""Rules of implicit meta policies."""
 
 
 class Randomness:
@@ -72,56 +83,43 @@ class Randomness:
         return given[:length]
 
 
-# --- credentials
+# --- credentials that follow from a seed
 
 
-@dataclass(frozen=True)
-class Signer:
-    """An identity with its key."""
-
-    msp_id: str
-    certificate: bytes
-    key: ec.EllipticCurvePrivateKey = field(repr=False)
+class Signer(Credential):
+    """A credential that signs the same data alike each time."""
 
     @cached_property
     def identity(self) -> bytes:
         """Serialised, as creators, endorsers and signers are written."""
-        return serialize(identities_pb2.SerializedIdentity(mspid=self.msp_id, id_bytes=self.certificate))
+        return self.serialized
 
     def sign(self, data: bytes) -> bytes:
         """Sign as Fabric signs: ECDSA over SHA-256, s in the lower half."""
-        r, s = decode_dss_signature(self.key.sign(data, ec.ECDSA(hashes.SHA256(), deterministic_signing=True)))
-        return encode_dss_signature(r, min(s, ORDER - s))
+        if not isinstance(self.key, ec.EllipticCurvePrivateKey):
+            raise TypeError("only ECDSA can be made to sign alike each time")
+        return low_s(self.key.sign(data, ec.ECDSA(hashes.SHA256(), deterministic_signing=True)), self.key.curve)
 
 
 class Authority:
-    """A certificate authority of one organisation."""
+    """A certificate authority whose keys, serial numbers and signatures follow from the randomness given."""
 
-    def __init__(self, organisation: str, kind: str, randomness: Randomness) -> None:
-        self._organisation = organisation
+    def __init__(self, msp_id: str, common_name: str, randomness: Randomness) -> None:
+        self._msp_id = msp_id
         self._randomness = randomness
-        self._name = self._subject(f"{kind}.{organisation}")
+        self._subject = name(common_name)
         self._key = self._new_key()
-        self._certificate = self._certify(self._name, self._key.public_key(), is_ca=True)
-        self.certificate = self._certificate.public_bytes(serialization.Encoding.PEM)
+        self.root = self._certify(self._subject, self._key, is_ca=True)
 
-    def issue(self, msp_id: str, name: str, unit: str) -> Signer:
+    def issue(self, common_name: str, unit: str) -> Signer:
         """Give a new identity with a NodeOU."""
-        key = self._new_key()
-        certificate = self._certify(self._subject(name, unit), key.public_key(), is_ca=False)
-        return Signer(msp_id, certificate.public_bytes(serialization.Encoding.PEM), key)
+        return self._certify(name(common_name, [unit]), self._new_key(), is_ca=False)
 
     def _new_key(self) -> ec.EllipticCurvePrivateKey:
         secret = int.from_bytes(self._randomness.give(40), "big") % (ORDER - 1) + 1
         return ec.derive_private_key(secret, ec.SECP256R1())
 
-    def _subject(self, name: str, unit: str = "") -> x509.Name:
-        attributes = [x509.NameAttribute(NameOID.ORGANIZATION_NAME, self._organisation)]
-        if unit:
-            attributes.append(x509.NameAttribute(NameOID.ORGANIZATIONAL_UNIT_NAME, unit))
-        return x509.Name([*attributes, x509.NameAttribute(NameOID.COMMON_NAME, name)])
-
-    def _certify(self, subject: x509.Name, key: ec.EllipticCurvePublicKey, *, is_ca: bool) -> x509.Certificate:
+    def _certify(self, subject: x509.Name, key: ec.EllipticCurvePrivateKey, *, is_ca: bool) -> Signer:
         usage = x509.KeyUsage(
             digital_signature=True,
             content_commitment=False,
@@ -133,57 +131,43 @@ class Authority:
             encipher_only=False,
             decipher_only=False,
         )
-        builder = (
+        certificate = (
             x509.CertificateBuilder()
             .subject_name(subject)
-            .issuer_name(self._name)
-            .public_key(key)
+            .issuer_name(self._subject)
+            .public_key(key.public_key())
             .serial_number(int.from_bytes(self._randomness.give(16), "big") >> 1)
-            .not_valid_before(NOT_BEFORE)
-            .not_valid_after(NOT_AFTER)
+            .not_valid_before(START)
+            .not_valid_after(START + 10 * YEAR)
             .add_extension(usage, critical=True)
             .add_extension(x509.BasicConstraints(ca=is_ca, path_length=None), critical=True)
+            .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
+            .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(self._key.public_key()), critical=False)
+            .sign(self._key, hashes.SHA256(), ecdsa_deterministic=True)
         )
-        if is_ca:
-            builder = builder.add_extension(x509.SubjectKeyIdentifier.from_public_key(key), critical=False)
-        else:
-            issuer = x509.AuthorityKeyIdentifier.from_issuer_public_key(self._key.public_key())
-            builder = builder.add_extension(issuer, critical=False)
-        return builder.sign(self._key, hashes.SHA256(), ecdsa_deterministic=True)
+        return Signer(self._msp_id, certificate, key)
 
 
 class Organisation:
     """An organisation with its MSP: one authority for identities, one for TLS."""
 
-    def __init__(self, name: str, randomness: Randomness) -> None:
-        self.name = name
-        self.msp_id = f"{name}MSP"
-        self._authority = Authority(name, "ca", randomness)
-        self.tls = Authority(name, "tlsca", randomness)
+    def __init__(self, organisation: str, randomness: Randomness) -> None:
+        self.name = organisation
+        self.msp_id = f"{organisation}MSP"
+        self._authority = Authority(self.msp_id, f"ca.{organisation}", randomness)
+        self.tls = Authority(self.msp_id, f"tlsca.{organisation}", randomness)
         self.client = self.issue("user", "client")
         self.peer = self.issue("peer0", "peer")
 
-    def issue(self, name: str, unit: str) -> Signer:
+    def issue(self, common_name: str, unit: str) -> Signer:
         """Give a new identity of this organisation."""
-        return self._authority.issue(self.msp_id, name, unit)
+        return self._authority.issue(common_name, unit)
 
     def msp(self) -> bytes:
-        """The MSP value of a channel configuration."""
-        units = {
-            f"{unit}_ou_identifier": msp_config_pb2.FabricOUIdentifier(
-                certificate=self._authority.certificate, organizational_unit_identifier=unit
-            )
-            for unit in NODE_UNITS
-        }
-        configuration = msp_config_pb2.FabricMSPConfig(
-            name=self.msp_id,
-            root_certs=[self._authority.certificate],
-            crypto_config=msp_config_pb2.FabricCryptoConfig(
-                signature_hash_family="SHA2", identity_identifier_hash_function="SHA256"
-            ),
-            tls_root_certs=[self.tls.certificate],
-            fabric_node_ous=msp_config_pb2.FabricNodeOUs(enable=True, **units),
-        )
+        """Make the MSP value of a channel configuration."""
+        root = self._authority.root
+        configuration = msp_config(self.msp_id, [root], node_unit_certificate=root.pem)
+        configuration.tls_root_certs.append(self.tls.root.pem)
         return serialize(msp_config_pb2.MSPConfig(type=0, config=serialize(configuration)))
 
 
@@ -372,9 +356,9 @@ class ChainFactory:
             chaincode_id=chaincode_pb2.ChaincodeID(name=spec.chaincode, version="1.0"),
         )
         if spec.event is not None:
-            name, content = spec.event
+            event_name, content = spec.event
             event = chaincode_event_pb2.ChaincodeEvent(
-                chaincode_id=spec.chaincode, tx_id=tx_id, event_name=name, payload=content
+                chaincode_id=spec.chaincode, tx_id=tx_id, event_name=event_name, payload=content
             )
             action.events = serialize(event)
         response = proposal_response_pb2.ProposalResponsePayload(
@@ -534,7 +518,7 @@ class ChainFactory:
         )
         application = _group(Capabilities=_capabilities("V2_5"))
         for policy in ("Endorsement", "LifecycleEndorsement"):
-            set_policy(application, policy, implicit_policy("Endorsement", "MAJORITY"))
+            set_policy(application, policy, implicit_policy("Endorsement", MAJORITY))
         for organisation in self.organisations:
             application.groups[organisation.name].CopyFrom(_application_group(organisation))
         group.groups["Application"].CopyFrom(application)
@@ -556,10 +540,10 @@ class ChainFactory:
         """Write who orders into a configuration."""
         group = channel_group.groups["Orderer"]
         addresses = [("127.0.0.1", 7050 + number) for number in range(len(orderers))]
-        tls = [organisation.tls.issue(organisation.msp_id, host, "orderer").certificate for host, _ in addresses]
+        tls = [organisation.tls.issue(host, "orderer").pem for host, _ in addresses]
         if self.consensus == "raft":
             kind, metadata = "etcdraft", _raft_metadata(addresses, tls)
-            set_policy(group, "BlockValidation", implicit_policy("Writers", "ANY"))
+            set_policy(group, "BlockValidation", implicit_policy("Writers", ANY))
         else:
             kind, metadata = "BFT", _bft_options()
             mapping = [
@@ -568,7 +552,7 @@ class ChainFactory:
                     host=host,
                     port=port,
                     msp_id=orderers[number].msp_id,
-                    identity=orderers[number].certificate,
+                    identity=orderers[number].pem,
                     client_tls_cert=tls[number],
                     server_tls_cert=tls[number],
                 )
@@ -681,9 +665,9 @@ def _operation(write: WriteSpec) -> tuple[Operation, bytes | tuple[MetadataEntry
 def _group(**values: Any) -> Any:
     """Make a group with its values and the three policies that every group has."""
     group = configtx_pb2.ConfigGroup(mod_policy="Admins")
-    for name, value in values.items():
-        _set_value(group, name, value)
-    for policy, rule in (("Readers", "ANY"), ("Writers", "ANY"), ("Admins", "MAJORITY")):
+    for key, value in values.items():
+        _set_value(group, key, value)
+    for policy, rule in (("Readers", ANY), ("Writers", ANY), ("Admins", MAJORITY)):
         set_policy(group, policy, implicit_policy(policy, rule))
     return group
 
@@ -698,44 +682,15 @@ def set_policy(group: Any, name: str, policy: Any) -> None:
     group.policies[name].CopyFrom(configtx_pb2.ConfigPolicy(policy=policy, mod_policy="Admins"))
 
 
-def implicit_policy(sub_policy: str, rule: str) -> Any:
-    """Make a policy of the groups below: ANY, ALL or the MAJORITY of them."""
-    value = policies_pb2.ImplicitMetaPolicy(
-        sub_policy=sub_policy, rule=policies_pb2.ImplicitMetaPolicy.Rule.Value(rule)
-    )
-    return policies_pb2.Policy(type=policies_pb2.Policy.IMPLICIT_META, value=serialize(value))
-
-
-def signature_policy(threshold: int, principals: Sequence[Any]) -> Any:
-    """Make a policy that any `threshold` of the principals satisfy."""
-    rules = [policies_pb2.SignaturePolicy(signed_by=number) for number in range(len(principals))]
-    envelope = policies_pb2.SignaturePolicyEnvelope(
-        rule=policies_pb2.SignaturePolicy(n_out_of=policies_pb2.SignaturePolicy.NOutOf(n=threshold, rules=rules)),
-        identities=principals,
-    )
-    return policies_pb2.Policy(type=policies_pb2.Policy.SIGNATURE, value=serialize(envelope))
-
-
 def quorum_policy(orderers: Sequence[Signer]) -> Any:
     """Make the block validation policy of BFT orderers."""
-    principals = [
-        msp_principal_pb2.MSPPrincipal(
-            principal_classification=msp_principal_pb2.MSPPrincipal.IDENTITY, principal=orderer.identity
-        )
-        for orderer in orderers
-    ]
-    return signature_policy(quorum_size(len(orderers)), principals)
+    rules = [signed_by(number) for number in range(len(orderers))]
+    principals = [identity_principal(orderer) for orderer in orderers]
+    return signature_policy(out_of(quorum_size(len(orderers)), *rules), *principals)
 
 
 def _role_policy(msp_id: str, *roles: int) -> Any:
-    principals = [
-        msp_principal_pb2.MSPPrincipal(
-            principal_classification=msp_principal_pb2.MSPPrincipal.ROLE,
-            principal=serialize(Role(msp_identifier=msp_id, role=role)),
-        )
-        for role in roles
-    ]
-    return signature_policy(1, principals)
+    return any_of(*[role(msp_id, number) for number in roles])
 
 
 def _orderer_group(organisation: Organisation, addresses: Sequence[tuple[str, int]]) -> Any:

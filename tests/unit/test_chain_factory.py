@@ -99,7 +99,7 @@ def test_the_same_seed_gives_the_same_bytes_and_another_seed_another_network() -
 
     assert eventful("raft", seed=7).blocks == chain.blocks
     assert eventful("raft", seed=8).genesis() != chain.genesis()
-    assert ChainFactory(seed=8).orderers[0].certificate != chain.orderers[0].certificate
+    assert ChainFactory(seed=8).orderers[0].pem != chain.orderers[0].pem
 
 
 @pytest.mark.parametrize("consensus", CONSENSUS)
