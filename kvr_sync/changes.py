@@ -1,7 +1,7 @@
 """A verified block to its changes: who did what, and the writes of the valid transactions in ledger order. Pure.
 
-Only transactions with the verdict VALID have writes and events here; every transaction has its facts. Reads, range queries
-and responses change no state and are left where they are.
+Only transactions with the verdict VALID have writes and events here; every transaction has its facts. Reads, range
+queries and responses change no state and are left where they are.
 """
 
 from functools import lru_cache
@@ -67,9 +67,10 @@ def _facts(transaction: Transaction, code: int) -> TransactionFacts:
 def _msp_id(creator: bytes) -> str:
     """Read the MSP id that a creator claims; "" when the creator of an invalid transaction is no identity."""
     try:
-        return parse(identities_pb2.SerializedIdentity, creator, "SerializedIdentity").mspid
+        identity = parse(identities_pb2.SerializedIdentity, creator, "SerializedIdentity")
     except DecodeError:
         return ""
+    return str(identity.mspid)
 
 
 def _append_writes(writes: list[Write], tx_number: int, namespaces: tuple[NamespaceWrites, ...]) -> None:

@@ -1,8 +1,10 @@
-"""The straight line: `source -> decode -> verify -> changes -> replay -> map -> sink`, for one channel and one database.
+"""The straight line: `source -> decode -> verify -> changes -> replay -> map -> sink`.
+
+For one channel and one database.
 
 One run takes a source from the stored checkpoint to its present end. Consecutive blocks are committed together while
-catching up; each commit moves the checkpoint by compare-and-set in the same database transaction as the rows. When a block
-fails, the good blocks before it are committed and its error is raised; nothing of it is applied.
+catching up; each commit moves the checkpoint by compare-and-set in the same database transaction as the rows. When a
+block fails, the good blocks before it are committed and its error is raised; nothing of it is applied.
 """
 
 import itertools
@@ -37,6 +39,8 @@ class RunLimits(NamedTuple):
     transactions: int = 2_000
     size_bytes: int = 16 * 1024 * 1024
 
+
+DEFAULT_LIMITS = RunLimits()
 
 SETTLE_ATTEMPTS = 5
 """How often a lost COMMIT acknowledgement is looked up before the run gives up."""
@@ -104,7 +108,7 @@ def channel_of(block: Block) -> str:
 class Engine:
     """Brings one channel's tables up to a source."""
 
-    def __init__(  # noqa: PLR0913 - the parts of the line, each given from outside
+    def __init__(
         self,
         source: BlockSource,
         sink: Sink,
@@ -112,9 +116,9 @@ class Engine:
         *,
         channel: str,
         pin: bytes | None = None,
-        limits: RunLimits = RunLimits(),
+        limits: RunLimits = DEFAULT_LIMITS,
         clock: Callable[[], float] = time.monotonic,
-        sleep: Callable[[float], None] = time.sleep,
+        sleep: Callable[[float], None] = time.sleep,  # noqa: TID251 - the sleeper that is handed in by default
     ) -> None:
         self._source = source
         self._sink = sink
@@ -214,29 +218,33 @@ class Engine:
             message = f"{self._source.name} does not hold block 0, so the pin cannot be compared; pin its header hash"
             raise errors.ConfigurationError(message)
         if header_hash(block.header) != anchor.genesis_hash or not matches_pin(raw.content, block, self._pin):
-            message = f"the database was not built from the pinned block 0: pinned {self._pin.hex()}, it holds {anchor.genesis_hash.hex()}"
+            message = (
+                "the database was not built from the pinned block 0: "
+                f"pinned {self._pin.hex()}, it holds {anchor.genesis_hash.hex()}"
+            )
             raise errors.ConfigurationError(message)
         return "pinned"
 
     def _new_blocks(self, checkpoint: Checkpoint | None) -> Iterator[tuple[RawBlock, Block]]:
-        """Yield decoded blocks above the checkpoint, after comparing the source with it where the source holds that block."""
+        """Yield decoded blocks above the checkpoint, once the source was found to agree with it."""
         if checkpoint is None:
             for raw in self._source.blocks(0):
                 yield raw, _decode(raw)
             return
         remaining = self._source.blocks(checkpoint.block_number)
-        raw = next(remaining, None)
-        if raw is None:
+        first = next(remaining, None)
+        if first is None:
             message = f"{self._source.name} ends below block {checkpoint.block_number}, which is already applied"
             raise errors.SourceBehindError(message)
-        block = _decode(raw)
+        block = _decode(first)
         if block.header.number == checkpoint.block_number:
-            _check_same_block(block, checkpoint, self._channel, raw.origin)
+            _check_same_block(block, checkpoint, self._channel, first.origin)
         else:
             if block.header.number > checkpoint.block_number + 1:
-                message = f"{self._source.name} begins at block {block.header.number}, block {checkpoint.block_number + 1} is needed"
+                needed = checkpoint.block_number + 1
+                message = f"{self._source.name} begins at block {block.header.number}, block {needed} is needed"
                 raise errors.BlocksNotHeldError(message)
-            yield raw, block
+            yield first, block
         for raw in remaining:
             yield raw, _decode(raw)
 

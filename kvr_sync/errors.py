@@ -143,7 +143,10 @@ class CommitHashError(VerificationError):
 
 
 class ForkError(VerificationError):
-    """Two validly signed blocks exist for one number. Stop and compare with every organisation; never choose by machine."""
+    """Two validly signed blocks exist for one number.
+
+    Stop and compare with every organisation; never choose by machine.
+    """
 
     code = "fork"
 
@@ -162,7 +165,10 @@ class SinkUnavailableError(SinkError):
 
 
 class CommitOutcomeUnknownError(SinkError):
-    """The acknowledgement of a COMMIT was lost. The checkpoint says whether it happened; it is read, nothing is guessed."""
+    """The acknowledgement of a COMMIT was lost.
+
+    The checkpoint says whether it happened; it is read, nothing is guessed.
+    """
 
     code = "commit_outcome_unknown"
     outcome = "unknown"
@@ -187,6 +193,9 @@ class SinkReadOnlyError(SinkError):
 
 
 class SchemaDriftError(SinkError):
-    """Tables are not as the migrations and the mapping of this database make them. The text names the first difference."""
+    """Tables are not as the migrations and the mapping of this database make them.
+
+    The text names the first difference.
+    """
 
     code = "schema_drift"

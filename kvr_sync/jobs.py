@@ -1,8 +1,8 @@
 """One run of the line from settings, and the schedule that repeats it.
 
-A run opens source and database afresh, so that a restarted server, a replaced file or a moved checkpoint is simply what the
-next run finds. Each run of the schedule leaves a row in `sync_run`. Exclusion between processes is the checkpoint's
-compare-and-set, not the schedule.
+A run opens source and database afresh, so that a restarted server, a replaced file or a moved checkpoint is simply
+what the next run finds. Each run of the schedule leaves a row in `sync_run`. Exclusion between processes is the
+checkpoint's compare-and-set, not the schedule.
 """
 
 import logging
@@ -10,7 +10,7 @@ import threading
 from collections.abc import Callable
 from contextlib import closing
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 from pathlib import Path
 
 from apscheduler.schedulers.background import BackgroundScheduler
@@ -20,8 +20,9 @@ from kvr_sync.engine import Engine, Progress, RunSummary, channel_of, first_bloc
 from kvr_sync.errors import KvrSyncError, SourceUnavailableError
 from kvr_sync.mapping.mapping_file import read_mapping_file
 from kvr_sync.source.block_file import open_block_file
+from kvr_sync.store.ledger_sink import utc_now
 from kvr_sync.store.opening import open_store
-from kvr_sync.store.sink import RunResult, Sink
+from kvr_sync.store.sink import RunOutcome, RunResult, Sink
 
 logger = logging.getLogger(__name__)
 
@@ -66,9 +67,10 @@ def sync_once(
 
 
 def _result(summary: RunSummary, *, stopped: bool) -> RunResult:
-    last = summary.checkpoint.block_number
-    applied = (last - summary.blocks + 1, last) if summary.blocks else (None, None)
-    return RunResult("stopped" if stopped else "ok", *applied, summary.blocks, summary.transactions, None, None)
+    last = summary.checkpoint.block_number if summary.blocks else None
+    first = None if last is None else last - summary.blocks + 1
+    outcome: RunOutcome = "stopped" if stopped else "ok"
+    return RunResult(outcome, first, last, summary.blocks, summary.transactions, None, None)
 
 
 def _record_failure(sink: Sink, run_id: int, error: KvrSyncError) -> None:
@@ -82,9 +84,12 @@ def _record_failure(sink: Sink, run_id: int, error: KvrSyncError) -> None:
 class SyncService:
     """Repeats `sync_once` on a schedule until it is stopped or a run ends in an error that no repetition mends."""
 
-    def __init__(self, settings: SyncSettings, every_seconds: float) -> None:
+    def __init__(
+        self, settings: SyncSettings, every_seconds: float, *, clock: Callable[[], datetime] = utc_now
+    ) -> None:
         self._settings = settings
         self._every_seconds = every_seconds
+        self._clock = clock
         self._stop = threading.Event()
         self._fatal: KvrSyncError | None = None
 
@@ -104,10 +109,12 @@ class SyncService:
             coalesce=True,
             max_instances=1,
             misfire_grace_time=None,
-            next_run_time=datetime.now(UTC),
+            next_run_time=self._clock(),
         )
         scheduler.start()
-        logger.info("service_started", extra={"source": str(self._settings.source), "every_seconds": self._every_seconds})
+        logger.info(
+            "service_started", extra={"source": str(self._settings.source), "every_seconds": self._every_seconds}
+        )
         self._stop.wait()
         scheduler.shutdown(wait=True)
         logger.info("service_stopped")

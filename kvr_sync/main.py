@@ -13,7 +13,7 @@ from typing import Annotated, Any
 
 import typer
 
-from kvr_sync.audit.history import describe_history, find_keys, read_history
+from kvr_sync.audit.history import FoundKey, HistoryEntry, describe_history, find_keys, read_history
 from kvr_sync.engine import RunSummary
 from kvr_sync.errors import ConfigurationError, KvrSyncError
 from kvr_sync.jobs import SyncService, SyncSettings, sync_once
@@ -25,7 +25,9 @@ from network.protocol.validation_code import REASONS
 sync = typer.Typer(no_args_is_help=True, help="Turn the blocks of a channel into verified relational tables.")
 audit = typer.Typer(no_args_is_help=True, help="Ask the tables what happened on the ledger, and what that rests on.")
 
-Source = Annotated[Path, typer.Argument(metavar="FILE", help="Recorded blocks, an exported .block file, or a folder of them.")]
+Source = Annotated[
+    Path, typer.Argument(metavar="FILE", help="Recorded blocks, an exported .block file, or a folder of them.")
+]
 Database = Annotated[
     str,
     typer.Option(
@@ -37,20 +39,20 @@ Database = Annotated[
 ]
 MappingFile = Annotated[
     Path | None,
-    typer.Option("--mapping", metavar="FILE", help="Mapping of keys to tables; without it, the one the database was made with."),
+    typer.Option(
+        "--mapping", metavar="FILE", help="Mapping of keys to tables; without it, the one the database was made with."
+    ),
 ]
 Pin = Annotated[
     str | None,
     typer.Option(
         "--pin",
         metavar="SHA256",
-        help="The genesis block you trust: SHA-256 of its file, or its header hash. Without it block 0 is taken as it comes.",
+        help="The genesis block you trust: SHA-256 of its file, or its header hash. Without it, block 0 is believed.",
     ),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of text.")]
-Channel = Annotated[
-    str | None, typer.Option("--channel", help="Channel, where a database holds more than one.")
-]
+Channel = Annotated[str | None, typer.Option("--channel", help="Channel, where a database holds more than one.")]
 
 
 @sync.callback()
@@ -82,7 +84,9 @@ def replay(
 def serve(
     file: Source,
     database: Database,
-    every: Annotated[str, typer.Option("--every", metavar="INTERVAL", help="Pause between runs: 500ms, 10s, 5m, 1h.")] = "10s",
+    every: Annotated[
+        str, typer.Option("--every", metavar="INTERVAL", help="Pause between runs: 500ms, 10s, 5m, 1h.")
+    ] = "10s",
     mapping: MappingFile = None,
     pin: Pin = None,
 ) -> None:
@@ -112,7 +116,9 @@ def history(
     key: Annotated[str, typer.Argument(help="A key, a composite key as type/attribute/..., or 0x and hex digits.")],
     database: Database,
     channel: Channel = None,
-    namespace: Annotated[str | None, typer.Option("--namespace", help="Chaincode, where several have this key.")] = None,
+    namespace: Annotated[
+        str | None, typer.Option("--namespace", help="Chaincode, where several have this key.")
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Tell who wrote a key, what, when, in which block and transaction, and why a write did or did not count."""
@@ -135,7 +141,7 @@ def history(
                 typer.echo(line)
 
 
-def _history_facts(found: Any, entries: list[Any]) -> dict[str, Any]:
+def _history_facts(found: FoundKey, entries: list[HistoryEntry]) -> dict[str, Any]:
     return {
         "key": found.shown,
         "namespace": found.namespace,
@@ -166,7 +172,9 @@ def _summary_facts(summary: RunSummary) -> dict[str, Any]:
 
 def _print_summary(summary: RunSummary) -> None:
     checkpoint = summary.checkpoint
-    typer.echo(f"channel {summary.channel}: block {checkpoint.block_number}, header hash {checkpoint.header_hash.hex()}")
+    typer.echo(
+        f"channel {summary.channel}: block {checkpoint.block_number}, header hash {checkpoint.header_hash.hex()}"
+    )
     typer.echo(f"anchor: {summary.anchor}")
     if not summary.blocks:
         typer.echo("nothing new")

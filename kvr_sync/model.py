@@ -1,4 +1,7 @@
-"""The nouns of the line: one immutable type for each arrow of `source -> decode -> verify -> changes -> map -> sink`."""
+"""The nouns of the line.
+
+One immutable type for each arrow of `source -> decode -> verify -> changes -> map -> sink`.
+"""
 
 from enum import IntEnum
 from typing import NamedTuple
@@ -16,7 +19,10 @@ class RawBlock(NamedTuple):
 
 
 class Checkpoint(NamedTuple):
-    """The committed position of a channel: last block applied, its header hash, and the commit hash after it (if any)."""
+    """The committed position of a channel.
+
+    Last block applied, its header hash, and the commit hash after it (if any).
+    """
 
     block_number: int
     header_hash: bytes
@@ -35,7 +41,10 @@ class LedgerKey(NamedTuple):
 
 
 class StateValue(NamedTuple):
-    """What the world state holds for a key: its value (in a collection: the value's hash) and the version that wrote it."""
+    """What the world state holds for a key.
+
+    Its value (in a collection: the value's hash) and the version that wrote it.
+    """
 
     value: bytes
     version: Version
@@ -54,8 +63,9 @@ class WriteKind(IntEnum):
 class Effect(IntEnum):
     """What a valid write did to the world state.
 
-    PUT: the key has this write's value. DELETE: the key is gone. VERSION: the value stayed, the version moved (metadata-only
-    writes). NONE: nothing by itself (metadata of a missing key, or overridden inside its own transaction).
+    PUT: the key has this write's value. DELETE: the key is gone. VERSION: the value stayed, the version moved
+    (metadata-only writes). NONE: nothing by itself (metadata of a missing key, or overridden inside its own
+    transaction).
     """
 
     NONE = 0
@@ -65,7 +75,10 @@ class Effect(IntEnum):
 
 
 class Write(NamedTuple):
-    """One write of a valid transaction. `value`: public value, or value hash in a collection; b"" for deletes and metadata."""
+    """One write of a valid transaction.
+
+    `value`: public value, or value hash in a collection; b"" for deletes and metadata.
+    """
 
     tx_number: int
     write_number: int
@@ -75,7 +88,10 @@ class Write(NamedTuple):
 
 
 class EffectiveWrite(NamedTuple):
-    """A write and what it did. `value`: the value the key has after it (the retained one for VERSION); None when none."""
+    """A write and what it did.
+
+    `value`: the value the key has after it (the retained one for VERSION); None when none.
+    """
 
     tx_number: int
     write_number: int
@@ -87,7 +103,10 @@ class EffectiveWrite(NamedTuple):
 
 
 class TransactionFacts(NamedTuple):
-    """One transaction as the ledger layer records it, whatever its verdict. `creator` is a serialised identity or b""."""
+    """One transaction as the ledger layer records it, whatever its verdict.
+
+    `creator` is a serialised identity or b"".
+    """
 
     tx_number: int
     tx_id: str
@@ -121,8 +140,8 @@ class ConfigFacts(NamedTuple):
 class BlockChanges(NamedTuple):
     """Everything one verified block says, in ledger order.
 
-    `writes` are those of valid transactions, `refused` what the others would have written, as far as they can be read: kept
-    for the audit of a key, never applied.
+    `writes` are those of valid transactions, `refused` what the others would have written, as far as they can be
+    read: kept for the audit of a key, never applied.
     """
 
     header: BlockHeader
@@ -147,8 +166,8 @@ class ReplayedBlock(NamedTuple):
 class MappedRow(NamedTuple):
     """One version of one row of one mapped table.
 
-    `table` is the index in the mapping. `effect` is PUT, DELETE or VERSION; `values` are the column values in the order of
-    the mapping (None when the row is deleted).
+    `table` is the index in the mapping. `effect` is PUT, DELETE or VERSION; `values` are the column values in the
+    order of the mapping (None when the row is deleted).
     """
 
     table: int
@@ -172,7 +191,10 @@ class QuarantinedWrite(NamedTuple):
 
 
 class RowBatch(NamedTuple):
-    """All rows of one block, for the sink; keys, identities and chaincodes still by value, dictionaries belong to the sink."""
+    """All rows of one block, for the sink.
+
+    Keys, identities and chaincodes still by value, dictionaries belong to the sink.
+    """
 
     block: ReplayedBlock
     mapped: tuple[MappedRow, ...]

@@ -1,8 +1,9 @@
 """What the writes of a block did to the world state, and the commit hash that follows from it.
 
-Most writes say their effect themselves. Two kinds need the state before: metadata-only writes (the value stays, the version
-moves, a missing key stays missing) and keys written twice in one transaction. Their values are read through a key reader
-for what is committed, and an overlay for the blocks of the run that are not committed yet. Pure apart from that reader.
+Most writes say their effect themselves. Two kinds need the state before: metadata-only writes (the value stays, the
+version moves, a missing key stays missing) and keys written twice in one transaction. Their values are read through a
+key reader for what is committed, and an overlay for the blocks of the run that are not committed yet. Pure apart from
+that reader.
 
 The commit hash that a peer put into a block is not an input: it is derived here, and compared with the peer's only in
 `check_commit_hash`.
@@ -40,7 +41,10 @@ _ANY_ENTRIES: tuple[MetadataEntry, ...] = ()
 
 
 class StateReplay:
-    """The world state as far as replaying blocks needs it: committed keys behind `read_keys`, newer ones in an overlay."""
+    """The world state as far as replaying blocks needs it.
+
+    Committed keys behind `read_keys`, newer ones in an overlay.
+    """
 
     def __init__(self, read_keys: KeyReader, commit_hash_before: bytes | None) -> None:
         self._read_keys = read_keys
@@ -75,10 +79,10 @@ class StateReplay:
         self, written: Sequence[Write], version: Version, updates: Updates, out: list[EffectiveWrite]
     ) -> None:
         if not _needs_merge(written):
-            for tx_number, write_number, key, kind, value in written:
+            for tx_number, write_number, key, kind, content in written:
                 if kind == WriteKind.PUT:
-                    updates[key] = (value, version)
-                    out.append(EffectiveWrite(tx_number, write_number, key, kind, Effect.PUT, value, value))
+                    updates[key] = (content, version)
+                    out.append(EffectiveWrite(tx_number, write_number, key, kind, Effect.PUT, content, content))
                 else:
                     updates[key] = (None, version)
                     out.append(EffectiveWrite(tx_number, write_number, key, kind, Effect.DELETE, None, b""))
@@ -93,9 +97,7 @@ class StateReplay:
         for write in written:
             effect, value = effects.get(write.write_number, (Effect.NONE, None))
             out.append(
-                EffectiveWrite(
-                    write.tx_number, write.write_number, write.key, write.kind, effect, value, write.value
-                )
+                EffectiveWrite(write.tx_number, write.write_number, write.key, write.kind, effect, value, write.value)
             )
 
     def _merge(
@@ -162,7 +164,10 @@ def _needs_merge(written: Sequence[Write]) -> bool:
 
 
 def _carrier(key_writes: Sequence[Write], effect: Effect) -> Write:
-    """Choose the write that stands for the merged effect: the one that wrote the final value or deleted it, else the last."""
+    """Choose the write that stands for the merged effect.
+
+    The one that wrote the final value or deleted it, else the last.
+    """
     kinds = {Effect.PUT: {WriteKind.PUT}, Effect.DELETE: {WriteKind.DELETE, WriteKind.PURGE}}.get(effect, set())
     return next((write for write in reversed(key_writes) if write.kind in kinds), key_writes[-1])
 
@@ -178,6 +183,8 @@ def check_commit_hash(replayed: ReplayedBlock, recorded: bytes | None) -> Replay
     if replayed.commit_hash != recorded:
         number = replayed.changes.header.number
         derived = replayed.commit_hash.hex() if replayed.commit_hash else "none"
-        message = f"block {number}: commit hash {recorded.hex()} recorded by the peer, {derived} follows from its content"
+        message = (
+            f"block {number}: commit hash {recorded.hex()} recorded by the peer, {derived} follows from its content"
+        )
         raise CommitHashError(message, block_number=number)
     return replayed._replace(commit_hash_verified=True)

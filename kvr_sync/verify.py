@@ -1,7 +1,7 @@
 """Blocks to verified blocks: bytes-level trust, nothing else. Pure: no database, no network, no clock.
 
-`ChainVerifier` holds the channel's position and the configuration in force and checks each block in this order, which is
-Fabric's own (`common/deliverclient/block_verification.go`), with what a reader of a peer must check besides:
+`ChainVerifier` holds the channel's position and the configuration in force and checks each block in this order, which
+is Fabric's own (`common/deliverclient/block_verification.go`), with what a reader of a peer must check besides:
 
 1. number: the one after the last (0 at the start), and the block is of our channel;
 2. previous hash: the hash of the last header (block 0: empty, and its content is the pinned one, if a pin was given);
@@ -12,10 +12,11 @@ Fabric's own (`common/deliverclient/block_verification.go`), with what a reader 
    configuration they claim to know is the one in force. Block 0 has no signatures: only a pin anchors it;
 7. flags: one verdict for each transaction, and none of them "not validated";
 8. content: a transaction flagged VALID can be read and names our channel; one that is not VALID may be anything;
-9. configuration: a valid one follows from the one in force (sequence + 1) and can be used; it rules from the next block on.
+9. configuration: a valid one follows from the one in force (sequence + 1) and can be used; it rules from the next
+   block on.
 
-Not checked here: that the verdicts are right. They are the peer's word; the commit hash (`kvr_sync.replay_state`) shows that
-they and the writes agree with what the peer itself recorded.
+Not checked here: that the verdicts are right. They are the peer's word; the commit hash (`kvr_sync.replay_state`)
+shows that they and the writes agree with what the peer itself recorded.
 """
 
 from hashlib import sha256
@@ -54,8 +55,8 @@ class VerifiedBlock:
 def matches_pin(content: bytes, block: Block, pin: bytes) -> bool:
     """Tell whether a genesis block is the pinned one.
 
-    A pin (32 bytes) is the SHA-256 of the block file as an administrator holds it (with or without a peer's flags in it), or
-    the hash of its header, as `peer channel getinfo` shows it. All of them commit to the same configuration.
+    A pin (32 bytes) is the SHA-256 of the block file as an administrator holds it (with or without a peer's flags in
+    it), or the hash of its header, as `peer channel getinfo` shows it. All of them commit to the same configuration.
     """
     return pin in (sha256(content).digest(), sha256(_without_flags(block)).digest(), header_hash(block.header))
 
@@ -111,14 +112,15 @@ class ChainVerifier:
     def verify(self, block: Block, content: bytes) -> VerifiedBlock:
         """Check a block; `content` are the bytes it was decoded from (needed for a pin only).
 
-        Raises the error of `kvr_sync.errors` that names the broken rule; ConfigurationError when block 0 is not the pinned
-        one.
+        Raises the error of `kvr_sync.errors` that names the broken rule; ConfigurationError when block 0 is not the
+        pinned one.
         """
         number = block.header.number
         self._check_number_and_channel(block)
         if block.header.previous_hash != self._previous_hash:
             message = (
-                f"block {number} does not extend our chain: its previous hash is {block.header.previous_hash.hex() or 'empty'}, "
+                f"block {number} does not extend our chain: "
+                f"its previous hash is {block.header.previous_hash.hex() or 'empty'}, "
                 f"the hash of block {number - 1} is {self._previous_hash.hex() or 'empty'}"
             )
             raise errors.PreviousHashError(message, block_number=number)
@@ -171,7 +173,9 @@ class ChainVerifier:
             raise errors.BlockSignatureError(message, block_number=number) from error
         in_force = number if _is_config_block(block) else self._config_block
         if claimed != in_force:
-            message = f"block {number}: signed under the configuration of block {claimed}, in force is that of {in_force}"
+            message = (
+                f"block {number}: signed under the configuration of block {claimed}, in force is that of {in_force}"
+            )
             raise errors.BlockSignatureError(message, block_number=number)
 
     def _check_content(self, block: Block) -> str:
@@ -181,7 +185,9 @@ class ChainVerifier:
         if number == 0:
             first = block.transactions[0]
             if len(block.transactions) != 1 or first.header_type != HEADER_CONFIG or block.flags[0] != VALID:
-                message = "block 0 is not a channel's genesis block: it must hold one valid configuration and nothing else"
+                message = (
+                    "block 0 is not a channel's genesis block: it must hold one valid configuration and nothing else"
+                )
                 raise errors.ConfigBlockError(message, block_number=0)
             channel = channel or first.channel_id
         for transaction, flag in zip(block.transactions, block.flags, strict=True):

@@ -13,7 +13,7 @@ from typing import Any
 from cryptography import x509
 from cryptography.x509.oid import NameOID
 from fabric_protos.msp import identities_pb2
-from sqlalchemy import Connection, Row, Select, Table, and_, or_, select
+from sqlalchemy import Column, Connection, Row, Select, Table, and_, or_, select
 
 from kvr_sync.model import Effect, WriteKind
 from kvr_sync.store.schema import LedgerTables
@@ -93,8 +93,10 @@ def key_text(key: bytes) -> str:
 def find_keys(
     connection: Connection, tables: LedgerTables, text: str, *, namespace: str | None = None
 ) -> list[FoundKey]:
-    """Find the keys that `text` can mean: the key itself, a composite key written type/attribute/..., 0x and hex digits, or
-    a private key, which is on the ledger as its hash.
+    """Find the keys that `text` can mean.
+
+    The key itself, a composite key written type/attribute/..., 0x and hex digits, or a private key, which is on the
+    ledger as its hash.
     """
     candidates = _candidates(text)
     hashes = [sha256(candidate).digest() for candidate in candidates] + [c for c in candidates if len(c) == 32]
@@ -131,8 +133,13 @@ def read_history(connection: Connection, tables: LedgerTables, found: FoundKey) 
     return sorted(entries, key=lambda entry: (entry.block_number, entry.tx_number, entry.write_number))
 
 
-def _entries(  # noqa: PLR0913 - the two tables differ in exactly these
-    connection: Connection, tables: LedgerTables, writes: Table, effect: Any, value_column: str, key_id: int
+def _entries(
+    connection: Connection,
+    tables: LedgerTables,
+    writes: Table,
+    effect: Column[Any] | None,
+    value_column: str,
+    key_id: int,
 ) -> Iterator[HistoryEntry]:
     transaction, identity, chaincode = tables.transaction, tables.identity, tables.chaincode
     columns = [
@@ -155,9 +162,7 @@ def _entries(  # noqa: PLR0913 - the two tables differ in exactly these
     joined = (
         writes.join(
             transaction,
-            and_(
-                transaction.c.block_number == writes.c.block_number, transaction.c.tx_number == writes.c.tx_number
-            ),
+            and_(transaction.c.block_number == writes.c.block_number, transaction.c.tx_number == writes.c.tx_number),
         )
         .outerjoin(identity, identity.c.identity_id == transaction.c.creator_id)
         .outerjoin(chaincode, chaincode.c.chaincode_id == transaction.c.chaincode_id)
@@ -218,7 +223,8 @@ def describe_history(found: FoundKey, entries: list[HistoryEntry]) -> Iterator[s
         if entry.subject:
             who += f" ({entry.subject})"
         call = f" by {entry.chaincode}.{entry.function}" if entry.function else ""
-        yield f"  block {entry.block_number}, transaction {entry.tx_number}, {entry.claimed_time or 'no time'}: {who}{call}"
+        when = entry.claimed_time or "no time"
+        yield f"  block {entry.block_number}, transaction {entry.tx_number}, {when}: {who}{call}"
         if entry.effect == "refused":
             kind = _KIND_WORDS[WriteKind[entry.kind.upper()]]
             yield f"    REFUSED, {entry.validation_code} ({entry.reason}): would {kind}{_change(before, entry.value)}"
@@ -264,7 +270,7 @@ def _json_object(content: bytes | None) -> dict[str, Any] | None:
     return value if isinstance(value, dict) else None
 
 
-def _compact(value: Any) -> str:
+def _compact(value: object) -> str:
     text = json.dumps(value, ensure_ascii=False)
     return text if len(text) <= _SHOWN_CHARACTERS else text[:_SHOWN_CHARACTERS] + "..."
 

@@ -1,8 +1,8 @@
 """Blocks in files: a file of recorded blocks, an exported `.block` file, or a folder of such `.block` files.
 
-A file of recorded blocks is a sequence of records, each a 4-byte big-endian length and a serialised `common.Block`, as it
-stands or compressed with zstandard. An exported file is one serialised block, as `peer channel fetch` writes it. Which one it
-is shows in the first byte: a length within the limit never begins with the byte a block begins with.
+A file of recorded blocks is a sequence of records, each a 4-byte big-endian length and a serialised `common.Block`,
+as it stands or compressed with zstandard. An exported file is one serialised block, as `peer channel fetch` writes
+it. Which one it is shows in the first byte: a length within the limit never begins with the byte a block begins with.
 """
 
 from collections.abc import Iterator
@@ -103,7 +103,9 @@ class RecordedFile:
             message = f"{self._path}: damaged compressed data near byte {self._position}"
             raise errors.DecodeError(message) from error
         if frame is not None and not self._growing:
-            message = f"{self._path}: compressed data ends too early, after {self._position} bytes: the file is truncated"
+            message = (
+                f"{self._path}: compressed data ends too early, after {self._position} bytes: the file is truncated"
+            )
             raise errors.DecodeError(message)
 
     def _split(self, chunks: Iterator[bytes]) -> Iterator[RawBlock]:

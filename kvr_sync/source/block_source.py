@@ -18,8 +18,9 @@ class BlockSource(Protocol):
     def blocks(self, start: int) -> Iterator[RawBlock]:
         """Yield the blocks from number `start` on, up to the present end of the source.
 
-        A source that begins above `start` yields what it has; the engine tells the two apart. Raises SourceUnavailableError
-        when it cannot be read, and DecodeError when its content is no sequence of blocks. What was yielded before stays good.
+        A source that begins above `start` yields what it has; the engine tells the two apart. Raises
+        SourceUnavailableError when it cannot be read, and DecodeError when its content is no sequence of blocks. What
+        was yielded before stays good.
         """
 
     def progress(self) -> float | None:

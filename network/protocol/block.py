@@ -27,9 +27,9 @@ class BlockHeader(NamedTuple):
 class Block(NamedTuple):
     """A decoded block.
 
-    `envelopes` are the raw bytes that `data_hash` covers, `metadata` the raw slots; `transactions` has one entry for each
-    envelope, decoded as far as it goes. `flags` (one validation code each) and `commit_hash` are the *peer's* word and are
-    covered by no orderer's signature; `commit_hash` None: the block carries none.
+    `envelopes` are the raw bytes that `data_hash` covers, `metadata` the raw slots; `transactions` has one entry for
+    each envelope, decoded as far as it goes. `flags` (one validation code each) and `commit_hash` are the *peer's*
+    word and are covered by no orderer's signature; `commit_hash` None: the block carries none.
     """
 
     header: BlockHeader
@@ -49,7 +49,10 @@ def _der(tag: int, content: bytes) -> bytes:
 
 
 def header_bytes(header: BlockHeader) -> bytes:
-    """Encode a header as orderers sign it: DER SEQUENCE{INTEGER number, OCTET STRING previous, OCTET STRING data hash}."""
+    """Encode a header as orderers sign it.
+
+    DER SEQUENCE{INTEGER number, OCTET STRING previous, OCTET STRING data hash}.
+    """
     number = header.number.to_bytes(header.number.bit_length() // 8 + 1, "big")
     return _der(0x30, _der(0x02, number) + _der(0x04, header.previous_hash) + _der(0x04, header.data_hash))
 

@@ -1,17 +1,21 @@
 """The commit hash: what a peer says its state became with each block.
 
-Rules: `core/ledger/kvledger/kv_ledger.go` (addBlockCommitHash), `core/ledger/kvledger/txmgmt/txmgr/update_batch_bytes.go`
-and `updates.proto`, `core/ledger/internal/version/version.go`, `common/ledger/util/util.go`.
+Rules: `core/ledger/kvledger/kv_ledger.go` (addBlockCommitHash),
+`core/ledger/kvledger/txmgmt/txmgr/update_batch_bytes.go` and `updates.proto`,
+`core/ledger/internal/version/version.go`, `common/ledger/util/util.go`.
 """
 
 from collections.abc import Mapping
 from hashlib import sha256
+from typing import TypeVar
 
 from network.protocol.read_write_set import Version
 from network.protocol.wire import append_varint, varint
 
 StateKey = tuple[str, str, bytes]
 """Namespace, collection ("" for public state), key bytes (in a collection: the 32 bytes of the key's hash)."""
+
+K = TypeVar("K", bound=StateKey)
 
 
 def version_bytes(version: Version) -> bytes:
@@ -24,11 +28,11 @@ def _order_preserving(value: int) -> bytes:
     return bytes((length,)) + value.to_bytes(length, "big")
 
 
-def encode_updates(updates: Mapping[StateKey, tuple[bytes | None, Version]]) -> bytes:
+def encode_updates(updates: Mapping[K, tuple[bytes | None, Version]]) -> bytes:
     """Encode the keys a block touched as Fabric's `Updates` message; value None: the key was deleted.
 
-    In a collection the value is the value's hash. The namespace "" (channel configuration) is left out. An entry names its
-    namespace and its collection only when they differ from the entry before.
+    In a collection the value is the value's hash. The namespace "" (channel configuration) is left out. An entry
+    names its namespace and its collection only when they differ from the entry before.
     """
     out = bytearray()
     previous_namespace, previous_collection = "", ""
@@ -63,9 +67,7 @@ def _append_bytes(out: bytearray, tag: int, content: bytes | bytearray, *, keep_
         out += content
 
 
-def commit_hash(
-    flags: bytes, updates: Mapping[StateKey, tuple[bytes | None, Version]], previous: bytes | None
-) -> bytes:
+def commit_hash(flags: bytes, updates: Mapping[K, tuple[bytes | None, Version]], previous: bytes | None) -> bytes:
     """Derive the commit hash of a block (32 bytes) from its verdicts, its updates and the commit hash before it.
 
     `flags`: one validation code per transaction. `previous` is None for block 1: block 0 has no commit hash.

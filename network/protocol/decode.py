@@ -66,7 +66,8 @@ def decode_block(content: bytes) -> Block:
 def _commit_hash(metadata: tuple[bytes, ...], block_number: int) -> bytes | None:
     if len(metadata) <= SLOT_COMMIT_HASH or not metadata[SLOT_COMMIT_HASH]:
         return None
-    value = parse(common_pb2.Metadata, metadata[SLOT_COMMIT_HASH], f"Block {block_number}: commit hash").value
+    slot = parse(common_pb2.Metadata, metadata[SLOT_COMMIT_HASH], f"Block {block_number}: commit hash")
+    value: bytes = slot.value
     if len(value) != _COMMIT_HASH_BYTES:
         message = f"Block {block_number}: commit hash of {len(value)} bytes"
         raise DecodeError(message)
@@ -121,9 +122,7 @@ def _decode_action(content: bytes) -> Action:
     if len(transaction.actions) != 1:
         message = f"Transaction: {len(transaction.actions)} actions instead of one"
         raise DecodeError(message)
-    payload = parse(
-        transaction_pb2.ChaincodeActionPayload, transaction.actions[0].payload, "ChaincodeActionPayload"
-    )
+    payload = parse(transaction_pb2.ChaincodeActionPayload, transaction.actions[0].payload, "ChaincodeActionPayload")
     endorsed = payload.action
     response = parse(
         proposal_response_pb2.ProposalResponsePayload, endorsed.proposal_response_payload, "ProposalResponsePayload"

@@ -1,7 +1,7 @@
 """Read-write sets: what a transaction read and wrote, public and hashed.
 
-Messages: `ledger/rwset/rwset.proto`, `ledger/rwset/kvrwset/kv_rwset.proto`.
-Rules of delete: `core/ledger/kvledger/txmgmt/rwsetutil/rwset_proto_util.go` (an empty value, or the hash of one, deletes).
+Messages: `ledger/rwset/rwset.proto`, `ledger/rwset/kvrwset/kv_rwset.proto`. Rules of delete:
+`core/ledger/kvledger/txmgmt/rwsetutil/rwset_proto_util.go` (an empty value, or the hash of one, deletes).
 """
 
 from collections.abc import Iterable
@@ -70,7 +70,10 @@ class HashedRead(NamedTuple):
 
 
 class HashedWrite(NamedTuple):
-    """A private key written, by SHA-256 of key and value; `is_delete` by Fabric's rule (flag, no hash, hash of nothing)."""
+    """A private key written, by SHA-256 of key and value.
+
+    `is_delete` by Fabric's rule (flag, no hash, hash of nothing).
+    """
 
     key_hash: bytes
     is_delete: bool

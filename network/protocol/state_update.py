@@ -1,8 +1,9 @@
 """What the writes of one transaction do to one key of the world state.
 
 Rules: `core/ledger/kvledger/txmgmt/validation/tx_ops.go`. Fabric adds one flag per write of a key (upsert 1, metadata
-update 2, metadata delete 4, delete 8, in eight bits) and reads the sum, so the same key written twice in one transaction,
-which no honest peer endorses, has odd but exact results; they are part of the commit hash and are matched here.
+update 2, metadata delete 4, delete 8, in eight bits) and reads the sum, so the same key written twice in one
+transaction, which no honest peer endorses, has odd but exact results; they are part of the commit hash and are
+matched here.
 """
 
 from collections.abc import Iterable
@@ -24,8 +25,9 @@ class Operation(IntEnum):
 class KeyUpdate(NamedTuple):
     """The merged effect on one key.
 
-    `is_delete`: value and metadata are gone. Otherwise `value` None means: the value from before stays, and a key that did
-    not exist stays absent. `keeps_metadata`: the metadata from before stays; else it becomes `metadata` (empty: none).
+    `is_delete`: value and metadata are gone. Otherwise `value` None means: the value from before stays, and a key
+    that did not exist stays absent. `keeps_metadata`: the metadata from before stays; else it becomes `metadata`
+    (empty: none).
     """
 
     is_delete: bool
@@ -35,7 +37,7 @@ class KeyUpdate(NamedTuple):
 
 
 def merge_operations(operations: Iterable[tuple[Operation, bytes | tuple[MetadataEntry, ...]]]) -> KeyUpdate:
-    """Merge all writes of one key in one transaction, in the order of the write set (writes first, then metadata writes).
+    """Merge all writes of one key in one transaction, in the order of the write set: writes, then metadata writes.
 
     Each operation comes with its payload: the value for UPSERT, the entries for METADATA_UPDATE, anything otherwise.
     """

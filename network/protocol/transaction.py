@@ -45,9 +45,9 @@ class Defect(NamedTuple):
 class Action(NamedTuple):
     """The one action of an endorser transaction.
 
-    `results` are the endorsed TxReadWriteSet bytes (`read_write_set.decode_read_write_set` reads them whole), `writes` what
-    they change. `function` is the first argument of the call, None where the proposal does not show one: nothing in
-    Fabric's validation looks at it.
+    `results` are the endorsed TxReadWriteSet bytes (`read_write_set.decode_read_write_set` reads them whole),
+    `writes` what they change. `function` is the first argument of the call, None where the proposal does not show
+    one: nothing in Fabric's validation looks at it.
     """
 
     chaincode: ChaincodeId | None
@@ -62,9 +62,9 @@ class Action(NamedTuple):
 class Transaction(NamedTuple):
     """One envelope of a block, decoded as far as it goes.
 
-    Fields beyond the place of `defect` hold their empty value. `creator` is a serialised identity, `seconds` and `nanos`
-    the claimed time of the channel header (None: absent). `action` is set for endorser transactions without defect,
-    `config` (ConfigEnvelope bytes) for configuration transactions.
+    Fields beyond the place of `defect` hold their empty value. `creator` is a serialised identity, `seconds` and
+    `nanos` the claimed time of the channel header (None: absent). `action` is set for endorser transactions without
+    defect, `config` (ConfigEnvelope bytes) for configuration transactions.
     """
 
     tx_number: int

@@ -6,7 +6,7 @@ VALID = 0
 NOT_VALIDATED = 254
 """The initial value inside a peer: never a verdict, and never found in a committed block."""
 
-_NAMES = {number: name for name, number in TxValidationCode.items()}
+_NAMES: dict[int, str] = {number: name for name, number in TxValidationCode.items()}
 
 REASONS = {
     "VALID": "accepted",

@@ -1,9 +1,9 @@
 """Protobuf wire format exactly as Go reads and writes it, where that differs from what a Python parser does.
 
 Two uses. `is_canonical_envelope` is the form check that keeps envelope boundaries honest (`protoutil/blockutils.go`,
-VerifyTransactionsAreWellFormed): accept what Go accepts, no less and no more. `parse` reads a message with the protobuf
-library and, where that refuses something Go takes (deep unknown groups, over-long tags), brings the bytes into plain form
-first, so that nobody can stop our reader with a transaction that every peer finds valid.
+VerifyTransactionsAreWellFormed): accept what Go accepts, no less and no more. `parse` reads a message with the
+protobuf library and, where that refuses something Go takes (deep unknown groups, over-long tags), brings the bytes
+into plain form first, so that nobody can stop our reader with a transaction that every peer finds valid.
 
 Rules: `google.golang.org/protobuf/encoding/protowire` and `internal/impl/decode.go`.
 """
@@ -143,9 +143,9 @@ def scan_fields(content: bytes) -> Iterator[Field]:
 def envelope_defect(content: bytes) -> str | None:
     """Say why Go would refuse an envelope's form, None when it accepts it.
 
-    Accepted: payload and signature present, and re-encoding (known fields in order, then unknown fields with a minimal tag
-    and their value as it stands) gives the same bytes. So one unknown field at the end passes, and a re-cut of the block's
-    data into other envelopes does not.
+    Accepted: payload and signature present, and re-encoding (known fields in order, then unknown fields with a
+    minimal tag and their value as it stands) gives the same bytes. So one unknown field at the end passes, and a
+    re-cut of the block's data into other envelopes does not.
     """
     if _is_plain_envelope(content):
         return None

@@ -25,7 +25,9 @@ def chain(request: pytest.FixtureRequest) -> RecordedChain:
 
 
 def test_a_recorded_chain_becomes_the_tables_that_the_oracle_expects(chain: RecordedChain, database_url: str) -> None:
-    settings = SyncSettings(chain.path, database_url, mapping_of(chain), bytes.fromhex(chain.expected["genesis_sha256"]))
+    settings = SyncSettings(
+        chain.path, database_url, mapping_of(chain), bytes.fromhex(chain.expected["genesis_sha256"])
+    )
 
     summary = sync_once(settings)
 
@@ -50,7 +52,9 @@ def test_a_second_run_changes_nothing(chain: RecordedChain, database_url: str) -
 
 
 @pytest.mark.parametrize("cuts", [(1, 6, 30), (7, 8, 9, 26, 65, 66)])
-def test_a_chain_that_comes_in_parts_gives_the_same_tables(cuts: tuple[int, ...], database_url: str, tmp_path: Path) -> None:
+def test_a_chain_that_comes_in_parts_gives_the_same_tables(
+    cuts: tuple[int, ...], database_url: str, tmp_path: Path
+) -> None:
     chain = load_chain("fabric-3.1.5-raft")
     for cut in (*cuts, len(chain.blocks)):
         part = write_records(tmp_path / "blocks", chain.blocks[:cut])
@@ -83,9 +87,13 @@ def test_writes_of_refused_transactions_are_kept_apart_and_never_applied(databas
 
     sync_once(SyncSettings(chain.path, database_url, SERVICE_WEEK))
 
-    refused = {(row[0], row[1]) for row in query(database_url, "SELECT block_number, tx_number FROM ledger_refused_write")}
+    refused = {
+        (row[0], row[1]) for row in query(database_url, "SELECT block_number, tx_number FROM ledger_refused_write")
+    }
     invalid = {(entry["block"], entry["tx"]) for entry in chain.expected["transactions"] if entry["code"] != "VALID"}
-    applied = {(row[0], row[1]) for row in query(database_url, "SELECT block_number, tx_number FROM ledger_key_history")}
+    applied = {
+        (row[0], row[1]) for row in query(database_url, "SELECT block_number, tx_number FROM ledger_key_history")
+    }
     assert refused == invalid
     assert not refused & applied
 

@@ -9,7 +9,6 @@ from fabric_protos.common import common_pb2
 from fabric_protos.ledger.rwset import rwset_pb2
 from fabric_protos.ledger.rwset.kvrwset import kv_rwset_pb2
 from fabric_protos.peer import proposal_pb2, proposal_response_pb2, transaction_pb2
-from tests.support.recorded_chain import CHAINS, RecordedChain, change_block, load_chain, without_commit_hash
 
 from kvr_sync import errors
 from kvr_sync.changes import extract_changes
@@ -19,6 +18,7 @@ from kvr_sync.verify import ChainVerifier
 from network.protocol.block import data_hash, header_hash
 from network.protocol.decode import decode_block
 from network.protocol.validation_code import validation_code_name
+from tests.support.recorded_chain import CHAINS, RecordedChain, change_block, load_chain, without_commit_hash
 
 
 @pytest.fixture(params=CHAINS)

@@ -1,4 +1,7 @@
-"""kill -9 inside a run of blocks: before COMMIT nothing of it is there, after COMMIT all of it, and the next run goes on."""
+"""kill -9 inside a run of blocks.
+
+Before COMMIT nothing of it is there, after COMMIT all of it, and the next run goes on.
+"""
 
 import random
 import signal
@@ -27,7 +30,9 @@ def start(url: str, blocks: int, point: str, passes: int) -> "subprocess.Popen[b
 
 @pytest.mark.parametrize("passes", [0, 3])
 @pytest.mark.parametrize("point", CRASH_POINTS)
-def test_a_kill_at_every_point_of_a_commit_loses_and_doubles_nothing(point: str, passes: int, database_url: str) -> None:
+def test_a_kill_at_every_point_of_a_commit_loses_and_doubles_nothing(
+    point: str, passes: int, database_url: str
+) -> None:
     blocks_per_commit = 9
 
     assert start(database_url, blocks_per_commit, point, passes).wait(60) == -signal.SIGKILL
@@ -39,8 +44,8 @@ def test_a_kill_at_every_point_of_a_commit_loses_and_doubles_nothing(point: str,
 
 
 def test_kills_at_random_moments_end_in_the_whole_chain(database_url: str) -> None:
-    seed = random.randrange(2**32)
-    moments = random.Random(seed)
+    seed = random.randrange(2**32)  # noqa: S311 - as below
+    moments = random.Random(seed)  # noqa: S311 - moments, not secrets
     killed = 0
     for _ in range(12):
         process = start(database_url, 1, "never", 0)

@@ -1,7 +1,9 @@
-"""What the tables must hold, worked out a second time: plain dictionaries, Fabric's own messages, nothing of the engine.
+"""What the tables must hold, worked out a second time.
 
-Written from the rules (`validation/tx_ops.go`, `rwset_proto_util.go`), not from the engine, and slow on purpose. A test that
-compares tables with it fails when either of the two is wrong.
+Plain dictionaries, Fabric's own messages, nothing of the engine.
+
+Written from the rules (`validation/tx_ops.go`, `rwset_proto_util.go`), not from the engine, and slow on purpose. A
+test that compares tables with it fails when either of the two is wrong.
 """
 
 import hashlib
@@ -30,7 +32,10 @@ NOTHING = hashlib.sha256(b"").digest()
 
 @dataclass(frozen=True)
 class WriteFact:
-    """One write of a valid transaction. `effect`: put, delete, version (the value stayed, its version moved) or none."""
+    """One write of a valid transaction.
+
+    `effect`: put, delete, version (the value stayed, its version moved) or none.
+    """
 
     block: int
     tx: int
@@ -168,7 +173,10 @@ FLAGS = {"put": 1, "metadata": 2, "metadata removed": 4, "delete": 8, "purge": 8
 
 
 def _merge(before: bytes | None, operations: list[tuple[int, str, bytes | None]]) -> tuple[int, str, bytes | None]:
-    """Give (number of the write that tells it, effect, value afterwards) for all writes of one key in one transaction."""
+    """Merge all writes of one key in one transaction.
+
+    Gives the number of the write that tells the effect, the effect, and the value afterwards.
+    """
     flag = sum(FLAGS[kind] for _, kind, _ in operations) % 256
     last = operations[-1][0]
     if flag & 8:

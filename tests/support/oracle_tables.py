@@ -26,7 +26,10 @@ class Misfit(Exception):  # noqa: N818 - a verdict about a value, not an error
 
 @dataclass
 class ExpectedTable:
-    """By key: the current row with its facts; by key and position: every version with its kind; quarantined positions."""
+    """By key: the current row with its facts.
+
+    By key and position: every version with its kind; quarantined positions.
+    """
 
     current: dict[bytes, tuple[tuple[Any, ...], Facts]] = field(default_factory=dict)
     history: dict[tuple[bytes, Position], tuple[str, tuple[Any, ...] | None, Facts]] = field(default_factory=dict)
@@ -84,9 +87,7 @@ def _apply(
     table.history[key, position] = ("metadata" if write.effect == "version" else "put", row, facts)
 
 
-def _row(
-    columns: dict[str, Any], parts: dict[str, str], value: bytes, transaction: TransactionFact
-) -> tuple[Any, ...]:
+def _row(columns: dict[str, Any], parts: dict[str, str], value: bytes, transaction: TransactionFact) -> tuple[Any, ...]:
     document: Any = None
     if any("json" in column or "equals_json" in column for column in columns.values()):
         try:

@@ -30,10 +30,11 @@ class RecordedChain:
 
     @property
     def state(self) -> dict[bytes, bytes | str | None]:
-        """What the peer answered for every public key ever written; long values as `sha256:...` text, absent ones None."""
-        return {
-            base64.b64decode(key): _state_value(value) for key, value in self.expected["state_base64"].items()
-        }
+        """What the peer answered for every public key ever written.
+
+        Long values as `sha256:...` text, absent ones None.
+        """
+        return {base64.b64decode(key): _state_value(value) for key, value in self.expected["state_base64"].items()}
 
 
 def _state_value(value: str | None) -> bytes | str | None:

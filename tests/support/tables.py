@@ -18,7 +18,9 @@ KINDS = {1: "put", 2: "delete", 3: "metadata", 4: "purge", 5: "metadata removed"
 EFFECTS = {0: "none", 1: "put", 2: "delete", 3: "version"}
 
 
-def query(url: str, statement: str, parameters: Sequence[Any] = (), *, channel: str = "consortium") -> list[tuple[Any, ...]]:
+def query(
+    url: str, statement: str, parameters: Sequence[Any] = (), *, channel: str = "consortium"
+) -> list[tuple[Any, ...]]:
     """Run one statement with plain drivers and give its rows; in PostgreSQL the channel's schema is on the path."""
     parsed = make_url(url)
     if parsed.drivername.startswith("sqlite"):
@@ -82,9 +84,17 @@ def _value(value: Any, kind: str) -> Any:
 
 def read_writes(url: str) -> set[tuple[Any, ...]]:
     """Read key history and private hashes as (block, tx, write, key, kind, effect, written bytes)."""
-    keys = {row[0]: (row[1], row[2], bytes(row[3])) for row in query(url, "SELECT key_id, namespace, collection, key FROM ledger_key")}
-    rows = query(url, "SELECT key_id, block_number, tx_number, write_number, kind, effect, value FROM ledger_key_history")
-    rows += query(url, "SELECT key_id, block_number, tx_number, write_number, kind, effect, value_hash FROM ledger_private_hash")
+    keys = {
+        row[0]: (row[1], row[2], bytes(row[3]))
+        for row in query(url, "SELECT key_id, namespace, collection, key FROM ledger_key")
+    }
+    rows = query(
+        url, "SELECT key_id, block_number, tx_number, write_number, kind, effect, value FROM ledger_key_history"
+    )
+    rows += query(
+        url, "SELECT key_id, block_number, tx_number, write_number, kind, effect, value_hash FROM ledger_private_hash"
+    )
     return {
-        (*row[1:4], keys[row[0]], KINDS[row[4]], EFFECTS[row[5]], None if row[6] is None else bytes(row[6])) for row in rows
+        (*row[1:4], keys[row[0]], KINDS[row[4]], EFFECTS[row[5]], None if row[6] is None else bytes(row[6]))
+        for row in rows
     }

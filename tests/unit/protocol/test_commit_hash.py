@@ -35,10 +35,10 @@ def test_names_namespace_and_collection_once_and_sorts_by_bytes() -> None:
     encoded = encode_updates(updates)
 
     entries = [
-        b"\x0a\x01a" b"\x1a\x01z" b"\x2a\x01x" b"\x32\x03\x01\x02\x00",
-        b"\x12\x02c1" b"\x1a\x02h1" b"\x20\x01" b"\x32\x03\x01\x02\x00",
-        b"\x1a\x02h2" b"\x2a\x01w" b"\x32\x03\x01\x02\x00",
-        b"\x0a\x01b" b"\x1a\x01k" b"\x2a\x01v" b"\x32\x03\x01\x02\x00",
+        b"\x0a\x01a\x1a\x01z\x2a\x01x\x32\x03\x01\x02\x00",
+        b"\x12\x02c1\x1a\x02h1\x20\x01\x32\x03\x01\x02\x00",
+        b"\x1a\x02h2\x2a\x01w\x32\x03\x01\x02\x00",
+        b"\x0a\x01b\x1a\x01k\x2a\x01v\x32\x03\x01\x02\x00",
     ]
     assert encoded == b"".join(b"\x0a" + bytes([len(entry)]) + entry for entry in entries)
 
@@ -46,7 +46,7 @@ def test_names_namespace_and_collection_once_and_sorts_by_bytes() -> None:
 def test_a_collection_that_comes_first_in_its_namespace_carries_both_names() -> None:
     encoded = encode_updates({("a", "c", b"h"): (b"v", Version(1, 0))})
 
-    assert encoded == b"\x0a\x11" b"\x0a\x01a" b"\x12\x01c" b"\x1a\x01h" b"\x2a\x01v" b"\x32\x03\x01\x01\x00"
+    assert encoded == b"\x0a\x11\x0a\x01a\x12\x01c\x1a\x01h\x2a\x01v\x32\x03\x01\x01\x00"
 
 
 def test_the_same_collection_name_in_another_namespace_is_named_again() -> None:

@@ -8,13 +8,13 @@ from fabric_protos.ledger.rwset import rwset_pb2
 from fabric_protos.ledger.rwset.kvrwset import kv_rwset_pb2
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tests.support.recorded_chain import change_block, load_chain
 
 from network.protocol import limits
 from network.protocol.decode import decode_block, decode_transaction
 from network.protocol.errors import DecodeError, LimitExceededError
 from network.protocol.read_write_set import KeyRead, RangeQuery, Version, decode_read_write_set, decode_writes
 from network.protocol.transaction import Defect
+from tests.support.recorded_chain import change_block, load_chain
 
 RAFT = load_chain("fabric-3.1.5-raft")
 

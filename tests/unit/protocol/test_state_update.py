@@ -30,14 +30,20 @@ def retained(metadata: tuple[MetadataEntry, ...] = ()) -> KeyUpdate:
         pytest.param([(METADATA, ENTRIES)], retained(ENTRIES), id="metadata only"),
         pytest.param([(NO_METADATA, ())], retained(), id="metadata removed"),
         pytest.param(
-            [(UPSERT, b"a"), (METADATA, ENTRIES)], put(b"a", keeps_metadata=False, metadata=ENTRIES), id="write, metadata"
+            [(UPSERT, b"a"), (METADATA, ENTRIES)],
+            put(b"a", keeps_metadata=False, metadata=ENTRIES),
+            id="write, metadata",
         ),
-        pytest.param([(UPSERT, b"a"), (NO_METADATA, ())], put(b"a", keeps_metadata=False), id="write, metadata removed"),
+        pytest.param(
+            [(UPSERT, b"a"), (NO_METADATA, ())], put(b"a", keeps_metadata=False), id="write, metadata removed"
+        ),
         pytest.param([(DELETE, b""), (METADATA, ENTRIES)], GONE, id="delete beats metadata"),
         pytest.param([(UPSERT, b"a"), (DELETE, b"")], GONE, id="write, delete"),
         pytest.param([(DELETE, b""), (UPSERT, b"a")], GONE, id="delete, write: still a delete"),
         pytest.param([(UPSERT, b"a"), (UPSERT, b"b")], retained(), id="two writes: the old value, metadata dropped"),
-        pytest.param([(UPSERT, b"a")] * 2 + [(UPSERT, b"c")], put(b"c", keeps_metadata=False), id="three writes: the last"),
+        pytest.param(
+            [(UPSERT, b"a")] * 2 + [(UPSERT, b"c")], put(b"c", keeps_metadata=False), id="three writes: the last"
+        ),
         pytest.param([(DELETE, b"")] * 2, retained(), id="two deletes: the key stays"),
         pytest.param([(DELETE, b"")] * 3, GONE, id="three deletes"),
         pytest.param([(UPSERT, b"a")] * 8, GONE, id="eight writes add up to a delete"),
