@@ -572,16 +572,27 @@ def decode_revocation_list(content: bytes) -> RevocationList:
     revoked = set()
     entries = DerReader(body.read_optional(SEQUENCE) or b"", "revocation list")
     while not entries.empty():
-        revoked.add(entries.inside(SEQUENCE).read_integer())
+        entry = entries.inside(SEQUENCE)
+        revoked.add(entry.read_integer())
+        entry.read_time()
     extensions = _decode_extensions(body.read_optional(0xA0))
-    _, authority = extensions.get(_EXTENSION_PREFIX + bytes((_AUTHORITY_KEY_ID,)), (False, None))
     return RevocationList(
         signed,
         algorithm,
         signature,
         frozenset(revoked),
-        None if authority is None else _decode_authority_key_id(authority),
+        _list_authority_key_id(extensions),
     )
+
+
+def _list_authority_key_id(extensions: dict[bytes, tuple[bool, bytes]]) -> bytes | None:
+    _, content = extensions.get(_EXTENSION_PREFIX + bytes((_AUTHORITY_KEY_ID,)), (False, None))
+    if content is None:
+        return None
+    try:
+        return _decode_authority_key_id(content)
+    except DecodeError:
+        return None  # Fabric takes such a list too, and then no identity of its MSP is valid
 
 
 def is_list_signed_by(revocations: RevocationList, issuer: Certificate) -> bool:

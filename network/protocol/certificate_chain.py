@@ -12,7 +12,7 @@ from typing import Final
 
 from network.protocol.certificate import Certificate, is_signature_from
 from network.protocol.errors import IdentityError
-from network.protocol.name_constraint import satisfies_name_constraints
+from network.protocol.name_constraint import is_host_name_unchecked, satisfies_name_constraints
 
 _MAX_SIGNATURE_CHECKS: Final = 100
 """`maxChainSignatureChecks` of Go."""
@@ -111,4 +111,6 @@ def only_chain(leaf: Certificate, roots: CertificatePool, intermediates: Certifi
     chains = _ChainSearch(roots, intermediates, leaf.not_before + 1).from_leaf(leaf)
     if len(chains) != 1:
         raise IdentityError(f"{len(chains)} chains to the roots of its MSP instead of one")
+    if is_host_name_unchecked(chains[0]):
+        raise IdentityError("a host name that the name constraints of its CAs do not reach")
     return chains[0]

@@ -32,13 +32,22 @@ def satisfies_name_constraints(chain: tuple[Certificate, ...]) -> bool:
             if certificate.name_constraints is None:
                 continue
             subtrees = _decode_subtrees(certificate.name_constraints)
-            if position > 0 and not _has_alternative_name(chain[0]) and _is_host_name(chain[0].common_name):
-                return False  # Fabric keeps this rule of Go 1.14: such a name cannot be held against the constraints
             if not all(_keeps_to(below, subtrees) for below in chain[:position]):
                 return False
     except DecodeError:
         return False
     return True
+
+
+def is_host_name_unchecked(chain: tuple[Certificate, ...]) -> bool:
+    """Tell whether the leaf hides a host name in its common name, where name constraints above it do not look.
+
+    Fabric keeps this rule of Go 1.14 and refuses such a certificate.
+    """
+    leaf, above = chain[0], chain[1:]
+    if _has_alternative_name(leaf) or not _is_host_name(leaf.common_name):
+        return False
+    return any(certificate.name_constraints is not None for certificate in above)
 
 
 def _has_alternative_name(certificate: Certificate) -> bool:

@@ -262,7 +262,7 @@ def test_host_like_common_name_without_names_fails_under_name_constraints() -> N
     msp, intermediate = constrained_ca(x509.NameConstraints([x509.DNSName("example.com")], None))
 
     verify(msp, intermediate.issue("no host name"))
-    with pytest.raises(IdentityError, match="0 chains"):
+    with pytest.raises(IdentityError, match="host name"):
         verify(msp, intermediate.issue("peer0.example.com"))
 
 
