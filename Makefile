@@ -33,7 +33,7 @@ demo: setup-runtime ## a recorded week of customer service as tables, in a minut
 test: setup ## every test, as CI runs them
 	@KVR_REQUIRE=$${KVR_REQUIRE-postgres}; export KVR_REQUIRE; set -e; \
 	echo "[1/2] packaging: our four names are ours"; \
-	$(PYTEST) -q -p no:randomly --no-header --no-summary tests/unit/test_packaging.py -k resolve; \
+	$(PYTEST) -qq -o addopts=--import-mode=importlib --no-header --no-summary tests/unit/test_packaging.py -k resolve; \
 	echo "[2/2] every test on $(WORKERS) workers (a closing table gives each folder)"; \
 	$(PYTEST) -n $(WORKERS) tests
 

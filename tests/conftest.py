@@ -79,7 +79,9 @@ class Folders:
             self.not_exercised[folder, reason.removeprefix("Skipped: ")] += 1
 
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
-        """Print the tables."""
+        """Print the tables, unless the run was asked to end without."""
+        if terminalreporter.no_summary:
+            return
         write = terminalreporter.write_line
         terminalreporter.section("by folder")
         write(f"{'folder':<24}{'passed':>8}{'failed':>8}{'skipped':>9}{'seconds':>9}")

@@ -158,6 +158,8 @@ def test_the_wheel_holds_the_four_packages_and_nothing_else(built: Path) -> None
 
     top = {name.split("/")[0] for name in names}
     assert top == {*PACKAGES, f"kvr_fabric-{metadata.version(DISTRIBUTION)}.dist-info"}
+    here = {path.relative_to(ROOT).as_posix() for package in PACKAGES for path in (ROOT / package).rglob("*.*")}
+    assert {name for name in here if "/__pycache__" not in name} <= set(names)
     assert {f"{package}/py.typed" for package in PACKAGES} <= set(names)
 
 
