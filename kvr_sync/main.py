@@ -7,7 +7,7 @@ import json
 import re
 import signal
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -19,8 +19,8 @@ from kvr_sync.errors import ConfigurationError, KvrSyncError
 from kvr_sync.jobs import SyncService, SyncSettings, sync_once
 from kvr_sync.log_format import log_to_stderr
 from kvr_sync.progress import ProgressDisplay
-from kvr_sync.store.open import read_store
-from network.protocol.validation_code import REASONS
+from kvr_sync.read import describe_status, open_tables, status_facts
+from network.protocol.validation_code import reason
 
 sync = typer.Typer(no_args_is_help=True, help="Turn the blocks of a channel into verified relational tables.")
 audit = typer.Typer(no_args_is_help=True, help="Ask the tables what happened on the ledger, and what that rests on.")
@@ -102,13 +102,12 @@ def serve(
 @sync.command()
 def status(database: Database, channel: Channel = None, as_json: Json = False) -> None:
     """Show where the tables stand: checkpoint, verdicts, quarantine, last runs."""
-    with _errors_reported(as_json=as_json), closing(read_store(database, channel)) as store:
-        facts = store.status()
+    with _errors_reported(as_json=as_json), open_tables(database, channel) as synced:
         if as_json:
-            typer.echo(json.dumps(facts.as_json()))
-        else:
-            for line in facts.lines():
-                typer.echo(line)
+            typer.echo(json.dumps(status_facts(synced)))
+            return
+        for line in describe_status(synced):
+            typer.echo(line)
 
 
 @audit.command()
@@ -122,17 +121,13 @@ def history(
     as_json: Json = False,
 ) -> None:
     """Tell who wrote a key, what, when, in which block and transaction, and why a write did or did not count."""
-    with (
-        _errors_reported(as_json=as_json),
-        closing(read_store(database, channel)) as store,
-        store.reading() as connection,
-    ):
-        found = find_keys(connection, store.tables, key, namespace=namespace)
+    with _errors_reported(as_json=as_json), open_tables(database, channel) as synced:
+        found = find_keys(synced, key, namespace=namespace)
         if not found:
             place = f" in namespace {namespace!r}" if namespace else ""
-            message = f"no transaction up to block {store.checkpoint_number()} wrote this key{place}"
+            message = f"no transaction on channel {synced.channel} that is applied so far wrote this key{place}"
             raise ConfigurationError(message)
-        histories = [(entry, read_history(connection, store.tables, entry)) for entry in found]
+        histories = [(entry, read_history(synced, entry)) for entry in found]
         if as_json:
             typer.echo(json.dumps([_history_facts(*each) for each in histories], ensure_ascii=False))
             return
@@ -184,7 +179,7 @@ def _print_summary(summary: RunSummary) -> None:
         f"({summary.transactions_per_second:,.0f} per second); {summary.commit_hashes_verified} commit hashes verified"
     )
     for name, count in sorted(summary.codes.items(), key=lambda item: (-item[1], item[0])):
-        typer.echo(f"  {count:>8,}  {name}: {REASONS.get(name, 'a verdict this version does not know')}")
+        typer.echo(f"  {count:>8,}  {name}: {reason(name)}")
     if summary.quarantined:
         typer.echo(f"{summary.quarantined} values did not fit the mapping: see ledger_quarantine")
 

@@ -13,13 +13,13 @@ from typing import Any
 from cryptography import x509
 from cryptography.x509.oid import NameOID
 from fabric_protos.msp import identities_pb2
-from sqlalchemy import Column, Connection, Row, Select, Table, and_, or_, select
+from sqlalchemy import Column, Row, Select, Table, and_, or_, select
 
 from kvr_sync.model import Effect, WriteKind
-from kvr_sync.store.schema import LedgerTables
+from kvr_sync.read import SyncedTables
 from network.protocol.composite_key import encode_composite_key, split_composite_key
 from network.protocol.errors import CompositeKeyError, DecodeError
-from network.protocol.validation_code import REASONS, validation_code_name
+from network.protocol.validation_code import reason, validation_code_name
 from network.protocol.wire import parse
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -90,9 +90,7 @@ def key_text(key: bytes) -> str:
         return "0x" + key.hex()
 
 
-def find_keys(
-    connection: Connection, tables: LedgerTables, text: str, *, namespace: str | None = None
-) -> list[FoundKey]:
+def find_keys(synced: SyncedTables, text: str, *, namespace: str | None = None) -> list[FoundKey]:
     """Find the keys that `text` can mean.
 
     The key itself, a composite key written type/attribute/..., 0x and hex digits, or a private key, which is on the
@@ -100,14 +98,14 @@ def find_keys(
     """
     candidates = _candidates(text)
     hashes = [sha256(candidate).digest() for candidate in candidates] + [c for c in candidates if len(c) == 32]
-    key = tables.key
+    key = synced.tables.key
     condition = or_(
         and_(key.c.collection == "", key.c.key.in_(candidates)), and_(key.c.collection != "", key.c.key.in_(hashes))
     )
     if namespace is not None:
         condition = and_(condition, key.c.namespace == namespace)
     query = select(key.c.key_id, key.c.namespace, key.c.collection, key.c.key).where(condition).order_by(key.c.key_id)
-    return [FoundKey(*row) for row in connection.execute(query)]
+    return [FoundKey(*row) for row in synced.connection.execute(query)]
 
 
 def _candidates(text: str) -> list[bytes]:
@@ -122,25 +120,22 @@ def _candidates(text: str) -> list[bytes]:
     return candidates
 
 
-def read_history(connection: Connection, tables: LedgerTables, found: FoundKey) -> list[HistoryEntry]:
+def read_history(synced: SyncedTables, found: FoundKey) -> list[HistoryEntry]:
     """Read every write of a key in ledger order, those of refused transactions among them."""
+    tables = synced.tables
     applied = tables.private_hash if found.collection else tables.key_history
     value_column = "value_hash" if found.collection else "value"
     entries = [
-        *_entries(connection, tables, applied, applied.c.effect, value_column, found.key_id),
-        *_entries(connection, tables, tables.refused_write, None, "value", found.key_id),
+        *_entries(synced, applied, applied.c.effect, value_column, found.key_id),
+        *_entries(synced, tables.refused_write, None, "value", found.key_id),
     ]
     return sorted(entries, key=lambda entry: (entry.block_number, entry.tx_number, entry.write_number))
 
 
 def _entries(
-    connection: Connection,
-    tables: LedgerTables,
-    writes: Table,
-    effect: Column[Any] | None,
-    value_column: str,
-    key_id: int,
+    synced: SyncedTables, writes: Table, effect: Column[Any] | None, value_column: str, key_id: int
 ) -> Iterator[HistoryEntry]:
+    tables = synced.tables
     transaction, identity, chaincode = tables.transaction, tables.identity, tables.chaincode
     columns = [
         writes.c.block_number,
@@ -168,7 +163,7 @@ def _entries(
         .outerjoin(chaincode, chaincode.c.chaincode_id == transaction.c.chaincode_id)
     )
     query: Select[Any] = select(*columns).select_from(joined).where(writes.c.key_id == key_id)
-    for row in connection.execute(query):
+    for row in synced.connection.execute(query):
         yield _entry(row, Effect(row.effect) if effect is not None else None)
 
 
@@ -185,7 +180,7 @@ def _entry(row: Row[Any], effect: Effect | None) -> HistoryEntry:
         row.chaincode,
         row.function,
         code,
-        REASONS.get(code, "a verdict this version does not know; it counts as refused"),
+        reason(code),
         WriteKind(row.kind).name.lower(),
         effect.name.lower() if effect is not None else "refused",
         row.written if WriteKind(row.kind) == WriteKind.PUT else None,

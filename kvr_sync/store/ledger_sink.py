@@ -44,11 +44,11 @@ from kvr_sync.store.sink import (
     Anchor,
     AnchorName,
     Hook,
-    RunRecord,
     RunResult,
     StoreStatus,
     no_hook,
 )
+from kvr_sync.store.status import read_status, stored_anchor, stored_checkpoint
 from kvr_sync.store.storable import storable_text
 from network.protocol.read_write_set import Version
 
@@ -162,7 +162,7 @@ class LedgerSink(ABC):
         self.close()
         with self._transaction() as connection:
             self._database.lock_for_settling(connection)
-            stored = self._stored_checkpoint(connection)
+            stored = stored_checkpoint(connection, self.tables)
         if stored == new:
             return True
         if stored == expected:
@@ -203,12 +203,12 @@ class LedgerSink(ABC):
     def checkpoint(self) -> Checkpoint | None:
         """Give the last block applied; None before the first."""
         with self._transaction(reading=True) as connection:
-            return self._stored_checkpoint(connection)
+            return stored_checkpoint(connection, self.tables)
 
     def anchor(self) -> Anchor:
         """Give what the chain rests on."""
         with self._transaction(reading=True) as connection:
-            anchor = self._stored_anchor(connection)
+            anchor = stored_anchor(connection, self.tables)
         if anchor is None:
             raise CheckpointConflictError(f"{self._place}: channel {self._channel} has no block yet")
         return anchor
@@ -238,27 +238,8 @@ class LedgerSink(ABC):
 
     def status(self, *, runs: int = 10) -> StoreStatus:
         """Count what the database holds, with the newest `runs` runs."""
-        tables = self.tables
-        code = tables.transaction.c.validation_code
         with self._transaction(reading=True) as connection:
-            counts = connection.execute(select(code, func.count()).group_by(code).order_by(code))
-            return StoreStatus(
-                self._stored_checkpoint(connection),
-                self._stored_anchor(connection),
-                _read_time(connection.scalar(select(tables.checkpoint.c.updated_at))),
-                {row[0]: row[1] for row in counts},
-                connection.scalar(select(func.count()).select_from(tables.quarantine)) or 0,
-                tuple(
-                    _run_record(row)
-                    for row in connection.execute(select(tables.run).order_by(desc(tables.run.c.run_id)).limit(runs))
-                ),
-            )
-
-    @contextmanager
-    def reading(self) -> Iterator[Connection]:
-        """Give a connection for queries on `tables`, in a transaction that sees one state of the database."""
-        with self._transaction(reading=True) as connection:
-            yield connection
+            return read_status(connection, self.tables, runs=runs)
 
     # One transaction.
 
@@ -397,19 +378,6 @@ class LedgerSink(ABC):
 
     # Parts of reading.
 
-    def _stored_checkpoint(self, connection: Connection) -> Checkpoint | None:
-        table = self.tables.checkpoint
-        row = connection.execute(select(table.c.block_number, table.c.header_hash, table.c.commit_hash)).one_or_none()
-        if row is None:
-            return None
-        commit_hash = None if row.commit_hash is None else bytes(row.commit_hash)
-        return Checkpoint(row.block_number, bytes(row.header_hash), commit_hash)
-
-    def _stored_anchor(self, connection: Connection) -> Anchor | None:
-        table = self.tables.checkpoint
-        row = connection.execute(select(table.c.anchor, table.c.genesis_hash)).one_or_none()
-        return None if row is None else Anchor(row.anchor, bytes(row.genesis_hash))
-
     def _newest_values(self, history: Table, digests: Sequence[bytes]) -> Select[Any]:
         """For each key: version and effect of its newest write that had an effect, and the value it was last given.
 
@@ -448,15 +416,3 @@ def _where(checkpoint: Checkpoint | None) -> str:
     if checkpoint is None:
         return "before block 0"
     return f"block {checkpoint.block_number} ({checkpoint.header_hash.hex()[:16]})"
-
-
-def _read_time(stored: Any) -> datetime | None:  # noqa: ANN401  what a driver gives: datetime, or ISO text in SQLite
-    return datetime.fromisoformat(stored) if isinstance(stored, str) else stored
-
-
-def _run_record(row: Any) -> RunRecord:  # noqa: ANN401  a row of a table that drift checking vouches for
-    result = RunResult(*(getattr(row, name) for name in RunResult._fields))
-    started_at = _read_time(row.started_at)
-    if started_at is None:
-        raise ValueError("sync_run.started_at is NOT NULL")
-    return RunRecord(row.run_id, started_at, _read_time(row.ended_at), result)

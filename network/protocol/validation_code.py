@@ -38,9 +38,13 @@ REASONS = {
     "NOT_VALIDATED": "not validated",
     "INVALID_OTHER_REASON": "malformed in another way",
 }
-"""One plain sentence for each code, for people who read tables and reports."""
 
 
 def validation_code_name(code: int) -> str:
     """Give Fabric's name of a code; a code this version does not know is `UNKNOWN_<number>` and counts as invalid."""
     return _NAMES.get(code, f"UNKNOWN_{code}")
+
+
+def reason(name: str) -> str:
+    """Give one plain sentence for the name of a code, for people who read tables and reports."""
+    return REASONS.get(name, "a verdict this version does not know; it counts as refused")

@@ -1,0 +1,54 @@
+"""Where a channel's tables stand, read from them; the sink and the readers ask the same questions."""
+
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import Connection, desc, func, select
+
+from kvr_sync.model import Checkpoint
+from kvr_sync.store.schema import LedgerTables
+from kvr_sync.store.sink import Anchor, RunRecord, RunResult, StoreStatus
+
+
+def stored_checkpoint(connection: Connection, tables: LedgerTables) -> Checkpoint | None:
+    """Read the last block applied; None before the first."""
+    table = tables.checkpoint
+    row = connection.execute(select(table.c.block_number, table.c.header_hash, table.c.commit_hash)).one_or_none()
+    if row is None:
+        return None
+    commit_hash = None if row.commit_hash is None else bytes(row.commit_hash)
+    return Checkpoint(row.block_number, bytes(row.header_hash), commit_hash)
+
+
+def stored_anchor(connection: Connection, tables: LedgerTables) -> Anchor | None:
+    """Read what the chain rests on; None before the first block."""
+    table = tables.checkpoint
+    row = connection.execute(select(table.c.anchor, table.c.genesis_hash)).one_or_none()
+    return None if row is None else Anchor(row.anchor, bytes(row.genesis_hash))
+
+
+def read_status(connection: Connection, tables: LedgerTables, *, runs: int = 10) -> StoreStatus:
+    """Count what the tables hold, with the newest `runs` runs."""
+    code = tables.transaction.c.validation_code
+    counts = connection.execute(select(code, func.count()).group_by(code).order_by(code))
+    newest_runs = select(tables.run).order_by(desc(tables.run.c.run_id)).limit(runs)
+    return StoreStatus(
+        stored_checkpoint(connection, tables),
+        stored_anchor(connection, tables),
+        _read_time(connection.scalar(select(tables.checkpoint.c.updated_at))),
+        {row[0]: row[1] for row in counts},
+        connection.scalar(select(func.count()).select_from(tables.quarantine)) or 0,
+        tuple(_run_record(row) for row in connection.execute(newest_runs)),
+    )
+
+
+def _read_time(stored: Any) -> datetime | None:  # noqa: ANN401  what a driver gives: datetime, or ISO text in SQLite
+    return datetime.fromisoformat(stored) if isinstance(stored, str) else stored
+
+
+def _run_record(row: Any) -> RunRecord:  # noqa: ANN401  a row of a table that drift checking vouches for
+    result = RunResult(*(getattr(row, name) for name in RunResult._fields))
+    started_at = _read_time(row.started_at)
+    if started_at is None:
+        raise ValueError("sync_run.started_at is NOT NULL")
+    return RunRecord(row.run_id, started_at, _read_time(row.ended_at), result)
