@@ -5,10 +5,10 @@ import base64
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tests.support.recorded_chain import CHAINS, load_chain
 
 from network.protocol.composite_key import encode_composite_key, split_composite_key
 from network.protocol.errors import CompositeKeyError
+from tests.support.recorded_chain import CHAINS, load_chain
 
 PARTS = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\x00\U0010ffff"))
 
