@@ -1,7 +1,7 @@
 """One run of the line from settings, and the schedule that repeats it.
 
 A run opens source and database afresh, so that a restarted server, a replaced file or a moved checkpoint is simply
-what the next run finds. Each run of the schedule leaves a row in `sync_run`. Exclusion between processes is the
+what the next run finds. Each run leaves a row in `sync_run`. Exclusion between processes is the
 checkpoint's compare-and-set, not the schedule.
 """
 
@@ -43,9 +43,8 @@ def sync_once(
     *,
     on_progress: Callable[[Progress], None] = lambda _: None,
     should_stop: Callable[[], bool] = lambda: False,
-    recorded: bool = False,
 ) -> RunSummary:
-    """Apply everything the source holds now; `recorded`: leave a row in `sync_run` about it.
+    """Apply everything the source holds now, and leave a row in `sync_run` about it.
 
     Raises the errors of `kvr_sync.errors`.
     """
@@ -54,15 +53,13 @@ def sync_once(
     channel = channel_of(first_block(source)[1])
     with closing(open_store(settings.database, channel, mapping=mapping)) as sink:
         engine = Engine(source, sink, sink.mapping, channel=channel, pin=settings.pin)
-        run_id = sink.begin_run() if recorded else None
+        run_id = sink.begin_run()
         try:
             summary = engine.run(on_progress=on_progress, should_stop=should_stop)
         except KvrSyncError as error:
-            if run_id is not None:
-                _record_failure(sink, run_id, error)
+            _record_failure(sink, run_id, error)
             raise
-        if run_id is not None:
-            sink.end_run(run_id, _result(summary, stopped=should_stop()))
+        sink.end_run(run_id, _result(summary, stopped=should_stop()))
         return summary
 
 
@@ -123,7 +120,7 @@ class SyncService:
 
     def _run(self) -> None:
         try:
-            summary = sync_once(self._settings, should_stop=self._stop.is_set, recorded=True)
+            summary = sync_once(self._settings, should_stop=self._stop.is_set)
         except SourceUnavailableError as error:
             logger.warning("source_unavailable", extra={"code": error.code, "reason": str(error)})
         except KvrSyncError as error:

@@ -1,13 +1,14 @@
 """Every limit on what we read, in one place, with units.
 
-A real peer caps a gRPC message at 100 MiB (`core/comm/config.go`, `sampleconfig/core.yaml`), so no block it serves is larger.
+A real peer caps a gRPC message at 100 MiB (`core/comm/config.go`, `sampleconfig/core.yaml`), so no block it serves is
+larger.
 """
 
 MAX_BLOCK_BYTES = 100 * 1024 * 1024
 """Bytes of one serialised block."""
 
 MAX_TRANSACTIONS_PER_BLOCK = 200_000
-"""Envelopes in one block; the smallest well-formed envelope of a network is three orders above MAX_BLOCK_BYTES / this."""
+"""Envelopes in one block; an orderer cuts at some hundreds or thousands, and a real envelope has kilobytes."""
 
 MAX_METADATA_SLOTS = 64
 """Entries of BlockMetadata; Fabric 3 writes five."""
