@@ -4,6 +4,7 @@
 """
 
 import sqlite3
+from contextlib import closing
 from pathlib import Path
 from typing import Protocol
 
@@ -63,7 +64,7 @@ def open_database(url: str, channel: str) -> Database:
     check_channel_id(channel)
     try:
         parsed = make_url(url)
-    except ArgumentError:
+    except (ArgumentError, ValueError):  # a ValueError of int() for a port would show parts of the URL
         raise ConfigurationError(f"the database URL cannot be read: {_SUPPORTED}") from None
     if parsed.drivername in {"postgresql", "postgres", "postgresql+psycopg"}:
         return PostgresqlDatabase(parsed.set(drivername="postgresql+psycopg"), channel)
@@ -129,6 +130,8 @@ class SqliteDatabase:
     def __init__(self, url: URL) -> None:
         self.place = url.set(drivername="sqlite").render_as_string(hide_password=True)
         self.schema: str | None = None
+        if "\0" in (url.database or ""):
+            raise ConfigurationError(f"{self.place!r}: this cannot be the name of a file")
         if not url.database or url.database == ":memory:":
             raise ConfigurationError(f"{self.place}: name a file; tables in memory end with the process")
         self._name = url.database
@@ -140,14 +143,19 @@ class SqliteDatabase:
     def check(self, *, create: bool) -> None:
         """Raise unless the file is, or can become, an SQLite database that takes writes."""
         path = Path(self._name.removeprefix("file:"))
-        if path.is_dir():
+        try:
+            is_folder, is_there, has_folder = path.is_dir(), path.exists(), path.parent.is_dir()
+        except OSError:  # too long, a loop of links, no right to look
+            raise ConfigurationError(f"{self.place}: this cannot be the name of a file") from None
+        if is_folder:
             raise ConfigurationError(f"{self.place}: this is a folder; name a file")
-        if not path.parent.is_dir():
+        if not has_folder:
             raise ConfigurationError(f"{self.place}: the folder {path.parent} does not exist")
-        if not create and not path.exists():
+        if not create and not is_there:
             raise ConfigurationError(f"{self.place}: there is no such file; nothing has been synced here yet")
-        with driver_errors(self.place), self.engine.begin():
-            pass  # BEGIN IMMEDIATE reads the file's header and asks for the right to write
+        with driver_errors(self.place), self.engine.connect() as connection, closing(connection.begin()):
+            # SQLite finds out that it may not write only when it does. The number is ours and unused; this is undone.
+            connection.exec_driver_sql("PRAGMA user_version = 1")
 
     def lock_for_migration(self, connection: Connection) -> None:
         """BEGIN IMMEDIATE has locked already."""

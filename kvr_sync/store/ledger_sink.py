@@ -80,7 +80,7 @@ class LedgerSink(ABC):
     def __init__(self, store: Store, *, hook: Hook = no_hook, clock: Clock = utc_now) -> None:
         self.mapping = store.mapping
         self._channel = store.channel
-        self._database = store.database
+        self.database = store.database
         self._place = store.database.place
         self.tables = store.tables
         self._mapped = store.mapped
@@ -161,7 +161,7 @@ class LedgerSink(ABC):
         """Learn on a fresh connection whether a `commit` of unknown outcome was applied."""
         self.close()
         with self._transaction() as connection:
-            self._database.lock_for_settling(connection)
+            self.database.lock_for_settling(connection)
             stored = stored_checkpoint(connection, self.tables)
         if stored == new:
             return True
@@ -262,7 +262,7 @@ class LedgerSink(ABC):
 
     def _connected(self) -> Connection:
         if self._connection is None:
-            connection = self._database.engine.connect()
+            connection = self.database.engine.connect()
             try:
                 self._prepare(connection)
             except DRIVER_ERRORS:

@@ -1,6 +1,6 @@
 """Opening a store: from a URL to a sink whose tables are what they should be, or a refusal that says why."""
 
-from sqlalchemy import Connection, func, insert, inspect, select
+from sqlalchemy import Connection, func, insert, select
 
 from kvr_sync.errors import CheckpointConflictError, ConfigurationError, SchemaDriftError
 from kvr_sync.mapping.definition import Mapping, to_json
@@ -20,7 +20,6 @@ NO_MAPPING = Mapping("none", ())
 """The mapping of a database that has the ledger layer alone."""
 
 _MAPPING_VERSION = 1
-_ANY_CHANNEL = "any"
 
 
 def open_store(
@@ -63,22 +62,6 @@ def open_store(
         _refuse_drift(connection, database, tables, strangers=True)
     sink = PostgresqlSink if database.schema else SqliteSink
     return sink(Store(channel, database, tables, in_force, mapped), hook=hook, clock=clock)
-
-
-def stored_channels(url: str) -> tuple[str, ...]:
-    """Give the channels that a database has blocks of, in order of name; nothing is created.
-
-    Raises as `open_store` does where the database cannot be used at all.
-    """
-    database = open_database(url, _ANY_CHANNEL)
-    database.check(create=False)
-    channels: set[str] = set()
-    with driver_errors(database.place), database.engine.begin() as connection:
-        inspector = inspect(connection)
-        for schema in [None] if database.schema is None else inspector.get_schema_names():
-            if inspector.has_table("ledger_checkpoint", schema=schema):
-                channels.update(connection.scalars(select(ledger_tables(schema).checkpoint.c.channel)))
-    return tuple(sorted(channels))
 
 
 def _refuse_drift(connection: Connection, database: Database, tables: LedgerTables, *, strangers: bool) -> None:

@@ -1,8 +1,11 @@
 """Row batches made by hand, for tests of what comes after the mapping. Hashes chain, but nothing is signed."""
 
 from collections.abc import Sequence
+from datetime import UTC, datetime
+from decimal import Decimal
 from hashlib import sha256
 
+from kvr_sync.mapping.definition import ColumnMapping, ColumnType, FromValue, Mapping, PrefixSelector, TableMapping
 from kvr_sync.model import (
     BlockChanges,
     Checkpoint,
@@ -47,27 +50,27 @@ def facts(tx_number: int = 0, *, code: int = 0, **changes: object) -> Transactio
 
 
 def put(ledger_key: LedgerKey, value: bytes, tx_number: int = 0, write_number: int = 0) -> EffectiveWrite:
-    """A write of a value."""
+    """Make a write of a value."""
     return EffectiveWrite(tx_number, write_number, ledger_key, WriteKind.PUT, Effect.PUT, value, value)
 
 
 def delete(ledger_key: LedgerKey, tx_number: int = 0, write_number: int = 0) -> EffectiveWrite:
-    """A delete."""
+    """Make a delete."""
     return EffectiveWrite(tx_number, write_number, ledger_key, WriteKind.DELETE, Effect.DELETE, None, b"")
 
 
 def metadata(ledger_key: LedgerKey, retained: bytes, tx_number: int = 0, write_number: int = 0) -> EffectiveWrite:
-    """A metadata-only write of a key that has the value `retained`."""
+    """Make a metadata-only write of a key that has the value `retained`."""
     return EffectiveWrite(tx_number, write_number, ledger_key, WriteKind.METADATA, Effect.VERSION, retained, b"")
 
 
 def mapped(write: EffectiveWrite, values: tuple[object, ...] | None, table: int = 0) -> MappedRow:
-    """The mapped row of a write."""
+    """Make the mapped row of a write."""
     return MappedRow(table, write.key, write.tx_number, write.write_number, write.effect, values)
 
 
 def quarantined(write: EffectiveWrite, reason: str = "not_json", table: int = 0) -> QuarantinedWrite:
-    """The quarantine entry of a write."""
+    """Make the quarantine entry of a write."""
     return QuarantinedWrite(
         table, write.key, write.tx_number, write.write_number, reason, "the value is no JSON document", write.written
     )
@@ -113,3 +116,40 @@ class RowChain:
         self.position = Checkpoint(header.number, changes.header_hash, commit_hash)
         block = ReplayedBlock(changes, tuple(writes), commit_hash, commit_hash is not None)
         return RowBatch(block, tuple(rows), tuple(quarantine))
+
+
+def checkpoint_after(batch: RowBatch) -> Checkpoint:
+    """Give the checkpoint that a block leads to."""
+    return Checkpoint(batch.block.changes.header.number, batch.block.changes.header_hash, batch.block.commit_hash)
+
+
+def request_mapping() -> Mapping:
+    """Make a mapping of one table with every type of column."""
+    columns = [("title", ColumnType.TEXT, True, True)]
+    columns += [(f"a_{kind.value}", kind, False, False) for kind in ColumnType if kind is not ColumnType.TEXT]
+    return Mapping(
+        "requests",
+        (
+            TableMapping(
+                "request",
+                "service",
+                PrefixSelector("r"),
+                tuple(
+                    ColumnMapping(name, FromValue(), kind, required=required, index=index)
+                    for name, kind, required, index in columns
+                ),
+            ),
+        ),
+    )
+
+
+REQUEST_VALUES = (
+    "Meter broken",
+    2**63 - 1,
+    Decimal("1234567890123456789.000000001"),
+    True,
+    datetime(2024, 2, 29, 23, 59, 59, 999999, tzinfo=UTC),
+    '{"tags":["a"],"amount":0.1000}',
+    b"\x00\xff",
+)
+"""Values for `request_mapping`'s columns, in order."""
