@@ -56,13 +56,8 @@ def read_mapping(content: bytes, origin: str) -> Mapping:
     if text.fatal:
         _refuse(told, origin)
 
-    def line_of(path: Path) -> int:
-        while path not in text.lines:
-            path = path[:-1]
-        return text.lines[path]
-
     checked = _Checked(text.value)
-    told += [(line_of(mistake.path), mistake.text) for mistake in checked.mistakes]
+    told += [(text.lines.get(mistake.path, 1), mistake.text) for mistake in checked.mistakes]
     if told or checked.mapping is None:
         _refuse(told, origin)
     return checked.mapping
