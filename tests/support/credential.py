@@ -107,13 +107,14 @@ class Authority(Credential):
         start: datetime = START,
         end: datetime = START + YEAR,
         is_ca: bool = False,
+        signs: bool | None = None,
         path_length: int | None = None,
         usages: Sequence[x509.ObjectIdentifier] = (),
         extensions: Iterable[tuple[x509.ExtensionType, bool]] = (),
         subject: x509.Name | None = None,
         serial_number: int | None = None,
     ) -> "Authority":
-        """Issue a certificate, valid from `start` to `end`."""
+        """Issue a certificate, valid from `start` to `end`; `signs`: may sign certificates, by default when it is a CA."""
         return _certify(
             self.msp_id,
             subject or name(common_name, units),
@@ -121,6 +122,7 @@ class Authority(Credential):
             self,
             (start, end),
             is_ca=is_ca,
+            signs=is_ca if signs is None else signs,
             path_length=path_length,
             usages=usages,
             extensions=extensions,
@@ -159,6 +161,7 @@ def _certify(  # noqa: PLR0913  # as `Authority.issue`
     window: tuple[datetime, datetime],
     *,
     is_ca: bool,
+    signs: bool,
     path_length: int | None = None,
     usages: Sequence[x509.ObjectIdentifier] = (),
     extensions: Iterable[tuple[x509.ExtensionType, bool]] = (),
@@ -176,7 +179,7 @@ def _certify(  # noqa: PLR0913  # as `Authority.issue`
         .add_extension(x509.BasicConstraints(is_ca, path_length), critical=True)
         .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
         .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(signing.public_key()), critical=False)
-        .add_extension(_key_usage(signs_certificates=is_ca), critical=True)
+        .add_extension(_key_usage(signs_certificates=signs), critical=True)
     )
     if usages:
         builder = builder.add_extension(x509.ExtendedKeyUsage(usages), critical=False)
@@ -203,7 +206,7 @@ def root_authority(msp_id: str, common_name: str | None = None, *, key: PrivateK
     """Make a self-signed CA."""
     window = (START - YEAR, START + 10 * YEAR)
     key = key or ec.generate_private_key(ec.SECP256R1())
-    return _certify(msp_id, name(common_name or f"ca.{msp_id}"), key, None, window, is_ca=True)
+    return _certify(msp_id, name(common_name or f"ca.{msp_id}"), key, None, window, is_ca=True, signs=True)
 
 
 CLIENT_AUTH: Final = ExtendedKeyUsageOID.CLIENT_AUTH

@@ -176,6 +176,13 @@ def test_rejects_issuer_without_ca_flag() -> None:
         msp_of(intermediates=[CA.issue("no ca")])
 
 
+def test_rejects_issuer_whose_key_usage_does_not_allow_it() -> None:
+    mute = CA.issue("mute", (), is_ca=True, signs=False, end=START + 5 * YEAR)
+
+    with pytest.raises(IdentityError, match="0 chains"):
+        verify(msp_of(intermediates=[mute]), mute.issue())
+
+
 def test_rejects_unknown_critical_extension() -> None:
     unknown = x509.UnrecognizedExtension(x509.ObjectIdentifier("1.2.3.4.5"), b"\x05\x00")
 
