@@ -1,0 +1,2 @@
+-- How many requests are in each status?
+SELECT status, count(*) FROM service_requests GROUP BY status
