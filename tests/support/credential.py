@@ -114,7 +114,7 @@ class Authority(Credential):
         subject: x509.Name | None = None,
         serial_number: int | None = None,
     ) -> "Authority":
-        """Issue a certificate, valid from `start` to `end`; `signs`: may sign certificates, by default when it is a CA."""
+        """Issue a certificate, valid from `start` to `end`; `signs` certificates by default when it is a CA."""
         return _certify(
             self.msp_id,
             subject or name(common_name, units),
