@@ -67,11 +67,7 @@ def _without_flags(block: Block) -> bytes:
     def field(tag: int, content: bytes) -> bytes:
         return bytes((tag,)) + varint(len(content)) + content
 
-    header = field(0x1A, block.header.data_hash)
-    if block.header.previous_hash:
-        header = field(0x12, block.header.previous_hash) + header
-    if block.header.number:
-        header = b"\x08" + varint(block.header.number) + header
+    header = field(0x1A, block.header.data_hash)  # number 0 and no previous hash: not on the wire
     slots = [b"" if slot == SLOT_TRANSACTIONS_FILTER else content for slot, content in enumerate(block.metadata)]
     data = b"".join(field(0x0A, envelope) for envelope in block.envelopes)
     return field(0x0A, header) + field(0x12, data) + field(0x1A, b"".join(field(0x0A, slot) for slot in slots))

@@ -408,10 +408,22 @@ UNREADABLE = b"\x0a\x01\xff\x12\x01s"
 MESSAGE = 0
 
 
+def with_unreadable_data() -> bytes:
+    """Make an envelope whose headers are in order and whose transaction is not."""
+    envelope = common_pb2.Envelope.FromString(ChainFactory().envelope(TransactionSpec()))
+    payload = common_pb2.Payload.FromString(envelope.payload)
+    payload.data = b"\xff"
+    envelope.payload = payload.SerializeToString()
+    return bytes(envelope.SerializeToString())
+
+
 @pytest.mark.parametrize(
     ("spec", "error"),
     [
         pytest.param(TransactionSpec(envelope=UNREADABLE), errors.MalformedEnvelopeError, id="unreadable"),
+        pytest.param(
+            TransactionSpec(envelope=with_unreadable_data()), errors.MalformedEnvelopeError, id="unreadable data"
+        ),
         pytest.param(TransactionSpec(header_type=MESSAGE), errors.MalformedEnvelopeError, id="plain message"),
         pytest.param(TransactionSpec(header_type=2), errors.MalformedEnvelopeError, id="configuration update"),
         pytest.param(TransactionSpec(header_type=77), errors.MalformedEnvelopeError, id="unknown type"),
@@ -439,13 +451,14 @@ class TestContent:
         assert verified.block.flags == bytes([0, 1]), error
 
 
-def test_rejects_a_block_that_names_no_channel_at_all(world: World) -> None:
-    def clear_flags(block: Any) -> None:
+def test_accepts_a_block_in_which_no_channel_can_be_read(world: World) -> None:
+    """Its one transaction is refused and unreadable; the channel is known from the blocks before."""
+
+    def spoil(block: Any) -> None:
         block.data.data[:] = [UNREADABLE]
         block.metadata.metadata[2] = bytes([2])
 
-    # A channel that is known already stays; only at the beginning must a block tell it.
-    assert verify(world.verifier, world.changed(clear_flags)).channel == "consortium"
+    assert verify(world.verifier, world.changed(spoil)).channel == "consortium"
 
 
 # 9. Configuration.
@@ -538,6 +551,35 @@ def test_a_new_block_validation_policy_is_the_one_that_counts() -> None:
 
     refuse(verifier, content, errors.BlockSignatureError)
     verify(verifier, change_block(content, lambda block: factory.resign(block, signers=[admin])))
+
+
+def test_rejects_a_genesis_block_that_names_no_channel() -> None:
+    refuse(ChainVerifier(), ChainFactory(channel="").genesis(), errors.ChannelMismatchError, "names no channel")
+
+
+def test_accepts_the_pinned_genesis_block_and_refuses_any_other() -> None:
+    pinned, other = ChainFactory(seed=1).genesis(), ChainFactory(seed=2).genesis()
+    pin = sha256(pinned).digest()
+
+    assert verify(ChainVerifier(pin=pin), pinned).config is not None
+    verifier = ChainVerifier(pin=pin)
+    with pytest.raises(errors.ConfigurationError, match=pin.hex()):
+        verify(verifier, other)
+    verify(verifier, pinned)
+
+
+def test_a_pin_covers_a_genesis_block_in_whatever_form_administrators_hold_it() -> None:
+    factory = ChainFactory()
+    content = factory.genesis()
+
+    def clear_flags(block: Any) -> None:
+        block.metadata.metadata[2] = b""
+
+    first = decode_block(factory.block(ORDINARY)).header.previous_hash
+    as_ordered = sha256(change_block(content, clear_flags)).digest()
+
+    for pin in (first, as_ordered):
+        verify(ChainVerifier(pin=pin), content)
 
 
 def empty_genesis(block: Any) -> None:
