@@ -5,6 +5,7 @@ as it stands or compressed with zstandard. An exported file is one serialised bl
 it. Which one it is shows in the first byte: a length within the limit never begins with the byte a block begins with.
 """
 
+import stat
 from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO, Final
@@ -31,10 +32,18 @@ def open_block_file(path: Path, *, growing: bool = False) -> "RecordedFile | Blo
     `growing`: the file is still being written; an unfinished record at its end is not there yet instead of an error.
     Raises SourceUnavailableError when there is nothing to read at that path.
     """
-    if path.is_dir():
-        return BlockFolder(path)
-    if not path.exists():
+    try:
+        mode = path.stat().st_mode
+    except (FileNotFoundError, NotADirectoryError):
         message = f"{path}: no such file or folder"
+        raise errors.SourceUnavailableError(message) from None
+    except OSError as error:
+        message = f"{path}: {error.strerror or 'cannot be read'}"
+        raise errors.SourceUnavailableError(message) from error
+    if stat.S_ISDIR(mode):
+        return BlockFolder(path)
+    if not stat.S_ISREG(mode):  # A pipe can be read once only, and opening it waits for whoever writes.
+        message = f"{path}: neither a file nor a folder"
         raise errors.SourceUnavailableError(message)
     return RecordedFile(path, growing=growing)
 
