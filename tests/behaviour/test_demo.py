@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shlex
 import shutil
 import sqlite3
 import subprocess
@@ -39,12 +40,12 @@ class Shown(NamedTuple):
         return self.home / "demo-data" / "service-week.db"
 
 
-def run_demo(home: Path, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+def run_kvr(home: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     plain = {name: value for name, value in os.environ.items() if name not in {"FORCE_COLOR", "TTY_COMPATIBLE"}}
     return subprocess.run(
-        [sys.executable, "-P", "-m", "network.main", "demo", *arguments],
+        [sys.executable, "-P", "-m", "network.main", *arguments],
         cwd=home,
-        env={**plain, "PYTHONIOENCODING": "utf-8", **environment},
+        env={**plain, "PYTHONIOENCODING": "utf-8"},
         capture_output=True,
         encoding="utf-8",
         timeout=RUN_SECONDS,
@@ -55,7 +56,7 @@ def run_demo(home: Path, *arguments: str, **environment: str) -> subprocess.Comp
 @pytest.fixture(scope="module")
 def shown(tmp_path_factory: pytest.TempPathFactory) -> Shown:
     home = tmp_path_factory.mktemp("demo")
-    ended = run_demo(home)
+    ended = run_kvr(home, "demo")
     assert (ended.returncode, ended.stderr) == (0, "")
     return Shown(home, ended.stdout)
 
@@ -173,7 +174,7 @@ def test_ships_the_chain_that_was_recorded(week: RecordedChain) -> None:
 
 
 def test_second_run_prints_the_same_but_for_the_speed(shown: Shown) -> None:
-    ended = run_demo(shown.home)
+    ended = run_kvr(shown.home, "demo")
 
     def without_speed(text: str) -> str:
         return re.sub(r"in [\d.]+ s \([\d,]+ transactions per second\)", "in X s", text)
@@ -181,6 +182,17 @@ def test_second_run_prints_the_same_but_for_the_speed(shown: Shown) -> None:
     assert (ended.returncode, ended.stderr) == (0, "")
     assert without_speed(ended.stdout) == without_speed(shown.output)
     assert without_speed(ended.stdout) != ended.stdout
+
+
+@pytest.mark.parametrize("group", ["sync status", "audit history"])
+def test_ends_with_commands_that_work(shown: Shown, group: str) -> None:
+    ending = shown.output.split("=== ")[-1].splitlines()
+    command = next(line.strip() for line in ending if line.strip().startswith(f"kvr {group}"))
+
+    ended = run_kvr(shown.home, *shlex.split(command)[1:])
+
+    assert (ended.returncode, ended.stderr) == (0, "")
+    assert ended.stdout
 
 
 def test_output_that_is_no_terminal_is_plain(shown: Shown) -> None:
@@ -262,7 +274,7 @@ def test_refuses_a_folder_that_it_did_not_make(tmp_path: Path) -> None:
     (tmp_path / "demo-data").mkdir()
     (tmp_path / "demo-data" / "service-week.db").write_text("mine")
 
-    ended = run_demo(tmp_path)
+    ended = run_kvr(tmp_path, "demo")
 
     assert ended.returncode == 1
     assert ended.stderr.startswith("error[demo]: demo-data was not made by this demo and is left alone")
