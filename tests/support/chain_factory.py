@@ -39,6 +39,7 @@ from fabric_protos.peer import (
 from network.protocol.block import BlockHeader, header_bytes
 from network.protocol.commit_hash import StateKey, commit_hash
 from network.protocol.msp import Role
+from network.protocol.private_data import LIFECYCLE_NAMESPACE
 from network.protocol.read_write_set import MetadataEntry, Version
 from network.protocol.state_update import Operation, merge_operations
 from network.protocol.transaction import HEADER_CONFIG, HEADER_CONFIG_UPDATE, HEADER_ENDORSER_TRANSACTION
@@ -590,14 +591,18 @@ def _orderer_metadata(config_block: int, consenter_metadata: bytes) -> bytes:
 
 
 def read_write_set(spec: TransactionSpec) -> bytes:
-    """Make the TxReadWriteSet of a transaction: namespaces, collections in order of their names, public reads."""
-    namespaces = sorted({write.namespace or spec.chaincode for write in spec.writes} | {spec.chaincode})
+    """Make the TxReadWriteSet of a transaction: namespaces and collections in order of their names.
+
+    As every endorser does, it reads the chaincode's definition first.
+    """
+    definition = kv_rwset_pb2.KVRWSet(reads=[_read(f"namespaces/fields/{spec.chaincode}/Sequence", Version(1, 0))])
+    sets = {LIFECYCLE_NAMESPACE: definition}
+    for namespace in {write.namespace or spec.chaincode for write in spec.writes} | {spec.chaincode}:
+        sets.setdefault(namespace, kv_rwset_pb2.KVRWSet())
+    sets[spec.chaincode].reads.extend([_read(key, version) for key, version in spec.reads])
     result = rwset_pb2.TxReadWriteSet(data_model=rwset_pb2.TxReadWriteSet.KV)
-    for namespace in namespaces:
+    for namespace, public in sorted(sets.items()):
         writes = [write for write in spec.writes if (write.namespace or spec.chaincode) == namespace]
-        public = kv_rwset_pb2.KVRWSet(
-            reads=[_read(key, version) for key, version in spec.reads] if namespace == spec.chaincode else []
-        )
         _append_public(public, [write for write in writes if not write.collection])
         entry = result.ns_rwset.add(namespace=namespace, rwset=serialize(public))
         for collection in sorted({write.collection for write in writes} - {""}):

@@ -170,6 +170,8 @@ def envelope_form(envelope: bytes) -> dict[str, Any]:
         "action payload": fields(action_payload),
         "response": fields(response),
         "action": fields(action),
+        "namespaces": [ns.namespace for ns in results.ns_rwset],
+        "definition": fields(kv_rwset_pb2.KVRWSet.FromString(results.ns_rwset[0].rwset)),
         "namespace": fields(entry),
         "public set": fields(kv_rwset_pb2.KVRWSet.FromString(entry.rwset)),
         "creator twice": transaction.actions[0].header == payload.header.signature_header,
