@@ -1,7 +1,7 @@
 """The command `kvr demo`: a recorded week of customer service, from the blocks of a real Fabric network to tables.
 
-It runs the same commands that a user types, as processes of their own, and reads the resulting SQLite file with plain
-SQL. What it asks is data (`demo_data/*.sql`), so this module knows the tables of the ledger as little as those of the
+It runs the commands that a user types, by their entry points as the root command does, and reads the resulting SQLite
+file with plain SQL. What it asks is data (`demo_data/*.sql`), so this module knows no table of the ledger or of the
 business: every row it prints was just read. It ends with status 0 only when everything went as it should, and the two
 forged copies of the chain that it makes were refused.
 """
@@ -10,13 +10,11 @@ import json
 import shlex
 import shutil
 import sqlite3
-import subprocess
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, closing
-from importlib import resources
-from io import TextIOWrapper
-from os import environ
+from contextlib import closing, redirect_stderr, redirect_stdout
+from importlib import metadata, resources
+from io import StringIO, TextIOWrapper
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple
 
@@ -92,13 +90,6 @@ class Forgery(NamedTuple):
     refusal: Refusal
 
 
-class Running(NamedTuple):
-    """A `kvr` command that was started."""
-
-    command: str
-    process: subprocess.Popen[str]
-
-
 class Ended(NamedTuple):
     """What a `kvr` command said."""
 
@@ -115,8 +106,7 @@ def run(
 ) -> None:
     """Replay a recorded week of customer service and look at it as tables; then forge it, and see it refused."""
     try:
-        with ExitStack() as running:
-            show_demo(directory, open_console(), running)
+        show_demo(directory, open_console())
     except DemoError as error:
         typer.echo(f"error[demo]: {error}", err=True)
         raise typer.Exit(1) from error
@@ -126,12 +116,15 @@ def open_console() -> Console:
     """Give a console on standard output: colours and live progress on a terminal, elsewhere plain text."""
     if isinstance(sys.stdout, TextIOWrapper):
         sys.stdout.reconfigure(errors="replace")  # A terminal of another encoding shows "?" where it has no character.
-    console = Console(highlight=False, markup=False, emoji=False)
-    return console if console.is_terminal else Console(highlight=False, markup=False, emoji=False, width=PLAIN_COLUMNS)
+    # The file is named so that the console stays where it is while the output of a command is caught.
+    console = Console(file=sys.stdout, highlight=False, markup=False, emoji=False)
+    if not console.is_terminal:
+        console.width = PLAIN_COLUMNS
+    return console
 
 
-def show_demo(directory: Path, console: Console, running: ExitStack) -> None:
-    """Show everything; `running` ends what was started, whatever happens. Raises DemoError."""
+def show_demo(directory: Path, console: Console) -> None:
+    """Show everything. Raises DemoError."""
     say(console, "A recorded week of customer service on a real Hyperledger Fabric network, as tables:", style="bold")
     say(console, INTENTION)
     say(console, f"Everything is written into {directory}/, nothing anywhere else.")
@@ -140,29 +133,21 @@ def show_demo(directory: Path, console: Console, running: ExitStack) -> None:
 
     heading(console, "1. From blocks to tables")
     say(console, ABOUT_THE_PIN)
-    recording = start_kvr(running, *replay_arguments(directory, BLOCKS, DATABASE, pin))
-    show_replay(console, wait_for(console, recording))
+    show_replay(console, run_kvr(console, *replay_arguments(directory, BLOCKS, DATABASE, pin)))
 
     with closing(open_database(directory / DATABASE)) as connection:
-        # What takes long is started now and shown when its turn comes.
-        key = first(connection, "eventful-request")["ledger key"]
-        history = start_kvr(running, "audit", "history", key, "--database", url(directory, DATABASE))
-        forgeries = list(forge(directory, connection))
-        replays = [
-            start_kvr(running, *replay_arguments(directory, f"{forgery.name}.blocks", f"{forgery.name}.db", pin))
-            for forgery in forgeries
-        ]
-
         heading(console, "2. Questions to the tables")
         show_tables(console, connection)
+        key = first(connection, "eventful-request")["ledger key"]
         say(console, "\nThe history of that request for an auditor, refused attempts included:", style="bold")
-        show_output(console, wait_for(console, history))
+        show_output(console, run_kvr(console, "audit", "history", key, "--database", url(directory, DATABASE)))
 
         heading(console, "3. Forgeries")
-        for forgery, replay in zip(forgeries, replays, strict=True):
+        for forgery in forge(directory, connection):
             show(console, connection, question(forgery.asked))
             say(console, forgery.change)
-            show_refusal(console, forgery.refusal, wait_for(console, replay))
+            arguments = replay_arguments(directory, f"{forgery.name}.blocks", f"{forgery.name}.db", pin)
+            show_refusal(console, forgery.refusal, run_kvr(console, *arguments))
             with closing(open_database(directory / f"{forgery.name}.db")) as stopped:
                 check_nothing_applied(forgery.refusal, show(console, stopped, question("last-block")))
 
@@ -213,29 +198,36 @@ def replay_arguments(directory: Path, blocks: str, database: str, pin: str) -> t
     return ("sync", "replay", str(directory / blocks), *place, "--pin", pin, "--json")
 
 
-def start_kvr(running: ExitStack, *arguments: str) -> Running:
-    """Start a command of this installation. Started early, it works while other things are being shown."""
-    process = subprocess.Popen(  # noqa: S603 - our own command, with arguments made here
-        # -P: a folder `network` where the user happens to be is none of ours.
-        [sys.executable, "-P", "-m", "network.main", *arguments],
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        encoding="utf-8",
-        errors="replace",
-        env={**environ, "PYTHONIOENCODING": "utf-8"},
-    )
-    running.enter_context(process)
-    running.callback(process.terminate)
-    return Running(shlex.join(("kvr", *arguments)), process)
+def run_kvr(console: Console, group: str, *arguments: str) -> Ended:
+    """Show a command and run it. Raises DemoError when it is not installed.
+
+    It runs in this process: starting Python and loading the libraries again would take longer than replaying the week.
+    """
+    say(console, f"$ {shlex.join(('kvr', group, *arguments))}", style="cyan")
+    output, errors = StringIO(), StringIO()
+    with console.status(f"kvr {group} is at work ..."), redirect_stdout(output), redirect_stderr(errors):
+        command = load_group(group)
+        try:
+            command(args=arguments, prog_name=f"kvr {group}")
+        except SystemExit as end:
+            status = end.code if isinstance(end.code, int) else int(end.code is not None)
+        else:
+            status = 0
+    return Ended(status, output.getvalue(), errors.getvalue())
 
 
-def wait_for(console: Console, running: Running) -> Ended:
-    """Show a command and wait for its end."""
-    say(console, f"$ {running.command}", style="cyan")
-    with console.status("at work ..."):
-        output, errors = running.process.communicate()
-    return Ended(running.process.returncode, output, errors)
+def load_group(group: str) -> typer.Typer:
+    """Load a group of commands; DemoError when it, or something it needs, is not installed."""
+    for entry_point in metadata.entry_points(group="kvr.commands", name=group):
+        try:
+            loaded: object = entry_point.load()
+        except ImportError as error:
+            raise DemoError(
+                f"kvr {group}: {error.name or 'a library'} is not installed; it comes with kvr-fabric[network,sync]"
+            ) from error
+        if isinstance(loaded, typer.Typer):
+            return loaded
+    raise DemoError(f"this installation has no command kvr {group}")
 
 
 def show_output(console: Console, ended: Ended) -> None:

@@ -357,3 +357,8 @@ def test_fails_when_the_replay_rests_on_no_pin() -> None:
 
     with pytest.raises(demo.DemoError, match="pinned block 0"):
         demo.show_replay(Console(file=StringIO()), demo.Ended(0, json.dumps(report), ""))
+
+
+def test_names_the_command_that_is_not_installed() -> None:
+    with pytest.raises(demo.DemoError, match="this installation has no command kvr nonsense"):
+        demo.load_group("nonsense")
