@@ -1,0 +1,419 @@
+"""How fast the line is: decoding alone, the pure part, the whole line into each database, and the same rows in bulk.
+
+    python -m tests.benchmarks.sync [--transactions 40000] [--per-block 100] [--repeat 3]
+                                    [--databases sqlite,postgresql] [--json] [--profile DATABASE]
+
+Each measurement runs in a process of its own, so that peak memory is its own and no other leaves a warm heap behind;
+the kinds take turns, and medians are shown. README.md beside this file says what each line means and leaves out.
+"""
+
+import argparse
+import cProfile
+import json
+import multiprocessing
+import os
+import platform
+import pstats
+import resource
+import sqlite3
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import ExitStack, closing, contextmanager
+from hashlib import sha256
+from pathlib import Path
+from statistics import median
+from typing import Any, NamedTuple
+
+import psycopg
+from psycopg import sql
+from sqlalchemy import URL, Table, make_url
+
+from kvr_sync.changes import extract_changes
+from kvr_sync.engine import Engine, channel_of, first_block
+from kvr_sync.mapping.definition import Mapping
+from kvr_sync.mapping.map import map_block
+from kvr_sync.mapping.mapping_file import read_mapping_file
+from kvr_sync.replay_state import StateReplay, check_commit_hash
+from kvr_sync.source.block_file import open_block_file
+from kvr_sync.store.channel_name import schema_name
+from kvr_sync.store.mapped_table import mapped_tables
+from kvr_sync.store.opening import open_store
+from kvr_sync.store.schema import ledger_tables
+from kvr_sync.verify import ChainVerifier
+from network.protocol.decode import decode_block
+from tests.benchmarks.service_week_chain import Parameters, cache_folder, cached_chain
+from tests.support.postgresql import fresh_database, running_server
+
+MAPPING = Path(__file__).parents[2] / "network" / "demo_data" / "service-week.mapping.yaml"
+CHANNEL = "consortium"
+MEBIBYTE = 1024 * 1024
+
+SQLITE_SESSION = ("PRAGMA journal_mode = WAL", "PRAGMA synchronous = FULL", "PRAGMA foreign_keys = OFF")
+"""As the store opens its files."""
+
+
+class Measured(NamedTuple):
+    """One measurement: wall time, peak resident memory of the process, rows written (0: none)."""
+
+    seconds: float
+    peak_bytes: int
+    rows: int = 0
+
+
+class Kind(NamedTuple):
+    """One line of the result: its title, and what to run for it."""
+
+    title: str
+    run: Callable[..., Measured]
+    arguments: tuple[object, ...]
+
+
+# --- what is measured; each of these is the whole work of one process
+
+
+def _peak_bytes() -> int:
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+
+
+def _mapping() -> Mapping:
+    return read_mapping_file(MAPPING)
+
+
+def read_file(chain: Path) -> Measured:
+    """Read and decompress the records, and look at none."""
+    started = time.perf_counter()
+    for _ in open_block_file(chain).blocks(0):
+        pass
+    return Measured(time.perf_counter() - started, _peak_bytes())
+
+
+def decode(chain: Path) -> Measured:
+    """Decode every block in full; reading the file is part of it."""
+    started = time.perf_counter()
+    for raw in open_block_file(chain).blocks(0):
+        decode_block(raw.content)
+    return Measured(time.perf_counter() - started, _peak_bytes())
+
+
+def pure_line(chain: Path) -> Measured:
+    """Run every stage but the sink."""
+    mapping = _mapping()
+    verifier, replay = ChainVerifier(channel=CHANNEL), StateReplay(lambda _: {}, None)
+    started = time.perf_counter()
+    for raw in open_block_file(chain).blocks(0):
+        block = decode_block(raw.content)
+        verified = verifier.verify(block, raw.content)
+        replayed = check_commit_hash(replay.replay(extract_changes(verified)), block.commit_hash)
+        map_block(replayed, mapping)
+        replay.committed(1)
+    return Measured(time.perf_counter() - started, _peak_bytes())
+
+
+def whole_line(chain: Path, database: str, profile: Path | None = None) -> Measured:
+    """Run the engine from the file into an empty store. Making the tables is not part of it."""
+    raw, block = first_block(open_block_file(chain))
+    mapping = _mapping()
+    with closing(open_store(database, channel_of(block), mapping=mapping)) as sink:
+        engine = Engine(
+            open_block_file(chain), sink, mapping, channel=channel_of(block), pin=sha256(raw.content).digest()
+        )
+        profiler = cProfile.Profile() if profile else None
+        started = time.perf_counter()
+        if profiler:
+            profiler.runcall(engine.run)
+        else:
+            engine.run()
+        seconds = time.perf_counter() - started
+        if profiler and profile:
+            profiler.dump_stats(profile)
+    return Measured(seconds, _peak_bytes())
+
+
+def sqlite_bulk(filled: Path, database: Path) -> Measured:
+    """Insert the rows of a filled store into an empty one: a statement for each table, one transaction."""
+    _make_empty(f"sqlite:///{database}")
+    with closing(sqlite3.connect(filled)) as source:
+        rows = {table.name: source.execute(f'SELECT * FROM "{table.name}"').fetchall() for table in _tables(None)}  # noqa: S608  names are ours
+    with closing(sqlite3.connect(database, isolation_level=None)) as connection:
+        for statement in SQLITE_SESSION:
+            connection.execute(statement)
+        # What the migrations and the mapping wrote is there already.
+        empty = {name: content for name, content in rows.items() if content and not _has_rows(connection, name)}
+        started = time.perf_counter()
+        connection.execute("BEGIN IMMEDIATE")
+        for name, content in empty.items():
+            marks = ", ".join("?" * len(content[0]))
+            connection.executemany(f'INSERT INTO "{name}" VALUES ({marks})', content)  # noqa: S608  names are ours
+        connection.execute("COMMIT")
+        seconds = time.perf_counter() - started
+    return Measured(seconds, _peak_bytes(), sum(map(len, empty.values())))
+
+
+def _has_rows(connection: sqlite3.Connection, table: str) -> bool:
+    return connection.execute(f'SELECT 1 FROM "{table}" LIMIT 1').fetchone() is not None  # noqa: S608  names are ours
+
+
+def postgresql_copy(buffers: Path, database: str) -> Measured:
+    """Send prepared binary buffers to the tables of an empty store, one COPY for each, in one transaction."""
+    _make_empty(database)
+    content = {path.name: path.read_bytes() for path in sorted(buffers.iterdir())}
+    rows = 0
+    with _connected(database) as connection:
+        empty = [name for name in content if not connection.execute(_any_row(name)).fetchone()]
+        connection.commit()
+        connection.autocommit = True
+        connection.execute("CHECKPOINT")
+        connection.autocommit = False
+        started = time.perf_counter()
+        with connection.cursor() as cursor:
+            for name in empty:
+                with cursor.copy(sql.SQL("COPY {} FROM STDIN (FORMAT BINARY)").format(_identifier(name))) as copy:
+                    copy.write(content[name])
+                rows += cursor.rowcount
+        connection.commit()
+        seconds = time.perf_counter() - started
+    return Measured(seconds, _peak_bytes(), rows)
+
+
+def capture(database: str, buffers: Path) -> None:
+    """Write the rows of every table of a filled store as binary COPY gives them, one file for each."""
+    with _connected(database) as connection:
+        for table in _tables(schema_name(CHANNEL)):
+            statement = sql.SQL("COPY {} TO STDOUT (FORMAT BINARY)").format(_identifier(table.name))
+            with connection.cursor().copy(statement) as copy, (buffers / table.name).open("wb") as file:
+                for part in copy:
+                    file.write(part)
+
+
+def _make_empty(database: str) -> None:
+    open_store(database, CHANNEL, mapping=_mapping()).close()
+
+
+def _tables(schema: str | None) -> list[Table]:
+    """Give every table of the store, those of the mapping included; runs of the engine are no rows of the line."""
+    tables = ledger_tables(schema)
+    mapped_tables(_mapping(), tables)
+    return [table for table in tables.metadata.sorted_tables if table.name != tables.run.name]
+
+
+def _identifier(table: str) -> sql.Identifier:
+    return sql.Identifier(schema_name(CHANNEL), table)
+
+
+def _any_row(table: str) -> sql.Composed:
+    return sql.SQL("SELECT 1 FROM {} LIMIT 1").format(_identifier(table))
+
+
+def _connected(database: str) -> psycopg.Connection[tuple[Any, ...]]:
+    url = make_url(database).set(drivername="postgresql")
+    return psycopg.connect(url.render_as_string(hide_password=False))
+
+
+# --- the run
+
+
+def alone(run: Callable[..., Measured], *arguments: object) -> Measured:
+    """Run a measurement in a fresh process."""
+    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
+        return pool.submit(run, *arguments).result()
+
+
+class Bench:
+    """Databases and files of one benchmark, and the measurements made in them."""
+
+    def __init__(self, chain: Path, folder: Path, server: URL | None, say: Callable[[str], None]) -> None:
+        self._chain = chain
+        self._folder = folder
+        self._server = server
+        self._say = say
+        self.results: dict[str, list[Measured]] = {}
+
+    def round(self, number: int, databases: tuple[str, ...]) -> None:
+        """Measure everything once."""
+        self._note("read", alone(read_file, self._chain))
+        self._note("decode", alone(decode, self._chain))
+        self._note("pure", alone(pure_line, self._chain))
+        if "sqlite" in databases:
+            self._sqlite(number)
+        if "postgresql" in databases and self._server is not None:
+            self._postgresql(self._server)
+
+    def _note(self, name: str, measured: Measured) -> None:
+        self.results.setdefault(name, []).append(measured)
+        self._say(f"  {name:<16} {measured.seconds:7.2f} s")
+
+    def _sqlite(self, number: int) -> None:
+        filled, empty = (self._folder / f"{kind}-{number}.db" for kind in ("line", "bulk"))
+        self._note("sqlite", alone(whole_line, self._chain, f"sqlite:///{filled}"))
+        self._note("sqlite bulk", alone(sqlite_bulk, filled, empty))
+        for path in self._folder.glob(f"*-{number}.db*"):
+            path.unlink()
+
+    def _postgresql(self, server: URL) -> None:
+        buffers = self._folder / "copy"
+        with fresh_database(server) as url:
+            database = url.render_as_string(hide_password=False)
+            self._checkpoint(database)
+            self._note("postgresql", alone(whole_line, self._chain, database))
+            if not buffers.exists():
+                buffers.mkdir()
+                capture(database, buffers)
+        with fresh_database(server) as url:
+            database = url.render_as_string(hide_password=False)
+            self._note("postgresql copy", alone(postgresql_copy, buffers, database))
+
+    def _checkpoint(self, database: str) -> None:
+        """Let the server write out what the measurement before left behind."""
+        with _connected(database) as connection:
+            connection.autocommit = True
+            connection.execute("CHECKPOINT")
+
+
+TITLES = {
+    "read": "read the file",
+    "decode": "+ decode",
+    "pure": "+ verify, changes, replay, map",
+    "sqlite": "whole line into SQLite",
+    "sqlite bulk": "same rows, one bulk insert",
+    "postgresql": "whole line into PostgreSQL",
+    "postgresql copy": "same rows, plain COPY",
+}
+
+
+def machine() -> dict[str, str]:
+    """Describe where this runs."""
+    return {
+        "cores": str(os.cpu_count()),
+        "system": f"{platform.system()} {platform.machine()}",
+        "python": f"{platform.python_implementation()} {platform.python_version()}",
+        "sqlite": f"{sqlite3.sqlite_version} (WAL, synchronous FULL)",
+    }
+
+
+def server_settings(server: URL) -> dict[str, str]:
+    """Read the settings of a PostgreSQL server that decide how fast it writes."""
+    names = ("server_version", "fsync", "synchronous_commit", "full_page_writes", "shared_buffers", "max_wal_size")
+    with _connected(server.render_as_string(hide_password=False)) as connection:
+        return {name: str(connection.execute("SELECT current_setting(%s)", (name,)).fetchall()[0][0]) for name in names}
+
+
+def summary(bench: Bench, parameters: Parameters, chain: Path, settings: dict[str, str]) -> dict[str, Any]:
+    """Put the figures together."""
+    lines = {}
+    for name, measurements in bench.results.items():
+        seconds = median(entry.seconds for entry in measurements)
+        lines[name] = {
+            "seconds": [round(entry.seconds, 3) for entry in measurements],
+            "transactions_per_second": round(parameters.transactions / seconds, 1),
+            "microseconds_per_transaction": round(seconds / parameters.transactions * 1e6, 1),
+            "peak_mebibytes": round(max(entry.peak_bytes for entry in measurements) / MEBIBYTE, 1),
+            "rows_per_transaction": round(measurements[0].rows / parameters.transactions, 2),
+        }
+    ratios = {}
+    for line, bound in (("sqlite", "sqlite bulk"), ("postgresql", "postgresql copy")):
+        if line in bench.results:
+            times = [median(entry.seconds for entry in bench.results[name]) for name in (bound, line)]
+            ratios[f"{line} / {bound}"] = round(times[0] / times[1], 3)
+    return {
+        "transactions": parameters.transactions,
+        "transactions_per_block": parameters.per_block,
+        "chain_bytes_compressed": chain.stat().st_size,
+        "machine": machine(),
+        "postgresql": settings,
+        "measurements": lines,
+        "ratios": ratios,
+    }
+
+
+def show(result: dict[str, Any]) -> Iterator[str]:
+    """Tell the figures as lines of text."""
+    size = result["chain_bytes_compressed"] / MEBIBYTE
+    yield (
+        f"{result['transactions']:,} transactions in blocks of {result['transactions_per_block']}, in the shapes of the"
+        f" recorded service week ({size:.0f} MiB of zstandard)"
+    )
+    yield "one real orderer signature per block, checked; those of submitters and endorsers are placeholders, unchecked"
+    yield "machine: " + ", ".join(f"{name} {value}" for name, value in result["machine"].items())
+    if result["postgresql"]:
+        yield "PostgreSQL: " + ", ".join(f"{name} {value}" for name, value in result["postgresql"].items())
+    yield ""
+    yield f"{'':<34}{'tx/s':>9}{'us/tx':>9}{'peak MiB':>10}{'rows/tx':>9}   seconds of each run"
+    for name, line in result["measurements"].items():
+        rows = f"{line['rows_per_transaction']:.2f}" if line["rows_per_transaction"] else ""
+        runs = " ".join(f"{seconds:.2f}" for seconds in line["seconds"])
+        yield (
+            f"{TITLES[name]:<34}{line['transactions_per_second']:>9,.0f}{line['microseconds_per_transaction']:>9.1f}"
+            f"{line['peak_mebibytes']:>10.0f}{rows:>9}   {runs}"
+        )
+    yield ""
+    for name, ratio in result["ratios"].items():
+        yield f"ratio {name}: {ratio:.2f}"
+
+
+@contextmanager
+def _server(databases: tuple[str, ...]) -> Iterator[URL | None]:
+    if "postgresql" not in databases:
+        yield None
+        return
+    with running_server(durable=True) as server:
+        yield server
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description="Transactions per second of the line, and of the same rows in bulk.")
+    parser.add_argument("--transactions", type=int, default=40_000)
+    parser.add_argument("--per-block", type=int, default=100)
+    parser.add_argument("--repeat", type=int, default=3)
+    parser.add_argument("--databases", default="sqlite,postgresql", help="sqlite, postgresql, or both with a comma")
+    parser.add_argument("--json", action="store_true", help="print one JSON object instead of lines")
+    parser.add_argument("--profile", choices=["sqlite", "postgresql"], help="profile one run of the line instead")
+    options = parser.parse_args(arguments)
+    databases = tuple(options.databases.split(","))
+    if set(databases) - {"sqlite", "postgresql"}:
+        parser.error("--databases takes sqlite, postgresql, or both with a comma")
+    if min(options.transactions, options.per_block, options.repeat) < 1:
+        parser.error("--transactions, --per-block and --repeat are at least 1")
+    parameters = Parameters(options.transactions, options.per_block)
+
+    def say(text: str) -> None:
+        print(text, file=sys.stderr, flush=True)
+
+    say(f"chain of {parameters.transactions:,} transactions: made once, then kept in {cache_folder()}")
+    started = time.perf_counter()
+    chain, is_new = cached_chain(parameters, cache_folder())
+    say(f"  {'made' if is_new else 'found'} in {time.perf_counter() - started:.1f} s")
+    with ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="kvr-bench-")))
+        server = stack.enter_context(_server((options.profile,) if options.profile else databases))
+        if options.profile:
+            _profile(chain, folder, server, parameters)
+            return
+        bench = Bench(chain, folder, server, say)
+        for number in range(options.repeat):
+            say(f"round {number + 1} of {options.repeat}")
+            bench.round(number, databases)
+        result = summary(bench, parameters, chain, server_settings(server) if server else {})
+    print(json.dumps(result, indent=2) if options.json else "\n".join(show(result)))
+
+
+def _profile(chain: Path, folder: Path, server: URL | None, parameters: Parameters) -> None:
+    """Print where one run of the line spends its time."""
+    figures = folder / "profile"
+    if server is None:
+        alone(whole_line, chain, f"sqlite:///{folder / 'profile.db'}", figures)
+    else:
+        with fresh_database(server) as url:
+            alone(whole_line, chain, url.render_as_string(hide_password=False), figures)
+    print(f"{parameters.transactions:,} transactions")
+    statistics = pstats.Stats(str(figures))
+    for order in ("tottime", "cumulative"):
+        statistics.sort_stats(order).print_stats(45)
+
+
+if __name__ == "__main__":
+    main()
