@@ -10,17 +10,16 @@ the kinds take turns, and medians are shown. README.md beside this file says wha
 import argparse
 import cProfile
 import json
-import multiprocessing
 import os
 import platform
 import pstats
 import resource
 import sqlite3
+import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import ProcessPoolExecutor
 from contextlib import ExitStack, closing, contextmanager
 from hashlib import sha256
 from pathlib import Path
@@ -47,7 +46,8 @@ from network.protocol.decode import decode_block
 from tests.benchmarks.service_week_chain import Parameters, cache_folder, cached_chain
 from tests.support.postgresql import fresh_database, running_server
 
-MAPPING = Path(__file__).parents[2] / "network" / "demo_data" / "service-week.mapping.yaml"
+ROOT = Path(__file__).parents[2]
+MAPPING = ROOT / "network" / "demo_data" / "service-week.mapping.yaml"
 CHANNEL = "consortium"
 MEBIBYTE = 1024 * 1024
 
@@ -63,14 +63,6 @@ class Measured(NamedTuple):
     rows: int = 0
 
 
-class Kind(NamedTuple):
-    """One line of the result: its title, and what to run for it."""
-
-    title: str
-    run: Callable[..., Measured]
-    arguments: tuple[object, ...]
-
-
 # --- what is measured; each of these is the whole work of one process
 
 
@@ -83,28 +75,28 @@ def _mapping() -> Mapping:
     return read_mapping_file(MAPPING)
 
 
-def read_file(chain: Path) -> Measured:
+def read_file(chain: str) -> Measured:
     """Read and decompress the records, and look at none."""
     started = time.perf_counter()
-    for _ in open_block_file(chain).blocks(0):
+    for _ in open_block_file(Path(chain)).blocks(0):
         pass
     return Measured(time.perf_counter() - started, _peak_bytes())
 
 
-def decode(chain: Path) -> Measured:
+def decode(chain: str) -> Measured:
     """Decode every block in full; reading the file is part of it."""
     started = time.perf_counter()
-    for raw in open_block_file(chain).blocks(0):
+    for raw in open_block_file(Path(chain)).blocks(0):
         decode_block(raw.content)
     return Measured(time.perf_counter() - started, _peak_bytes())
 
 
-def pure_line(chain: Path) -> Measured:
+def pure_line(chain: str) -> Measured:
     """Run every stage but the sink."""
     mapping = _mapping()
     verifier, replay = ChainVerifier(channel=CHANNEL), StateReplay(lambda _: {}, None)
     started = time.perf_counter()
-    for raw in open_block_file(chain).blocks(0):
+    for raw in open_block_file(Path(chain)).blocks(0):
         block = decode_block(raw.content)
         verified = verifier.verify(block, raw.content)
         replayed = check_commit_hash(replay.replay(extract_changes(verified)), block.commit_hash)
@@ -113,13 +105,13 @@ def pure_line(chain: Path) -> Measured:
     return Measured(time.perf_counter() - started, _peak_bytes())
 
 
-def whole_line(chain: Path, database: str, profile: Path | None = None) -> Measured:
+def whole_line(chain: str, database: str, profile: str | None = None) -> Measured:
     """Run the engine from the file into an empty store. Making the tables is not part of it."""
-    raw, block = first_block(open_block_file(chain))
+    raw, block = first_block(open_block_file(Path(chain)))
     mapping = _mapping()
     with closing(open_store(database, channel_of(block), mapping=mapping)) as sink:
         engine = Engine(
-            open_block_file(chain), sink, mapping, channel=channel_of(block), pin=sha256(raw.content).digest()
+            open_block_file(Path(chain)), sink, mapping, channel=channel_of(block), pin=sha256(raw.content).digest()
         )
         profiler = cProfile.Profile() if profile else None
         started = time.perf_counter()
@@ -133,7 +125,7 @@ def whole_line(chain: Path, database: str, profile: Path | None = None) -> Measu
     return Measured(seconds, _peak_bytes())
 
 
-def sqlite_bulk(filled: Path, database: Path) -> Measured:
+def sqlite_bulk(filled: str, database: str) -> Measured:
     """Insert the rows of a filled store into an empty one: a statement for each table, one transaction."""
     _make_empty(f"sqlite:///{database}")
     with closing(sqlite3.connect(filled)) as source:
@@ -157,10 +149,10 @@ def _has_rows(connection: sqlite3.Connection, table: str) -> bool:
     return connection.execute(f'SELECT 1 FROM "{table}" LIMIT 1').fetchone() is not None  # noqa: S608  names are ours
 
 
-def postgresql_copy(buffers: Path, database: str) -> Measured:
+def postgresql_copy(buffers: str, database: str) -> Measured:
     """Send prepared binary buffers to the tables of an empty store, one COPY for each, in one transaction."""
     _make_empty(database)
-    content = {path.name: path.read_bytes() for path in sorted(buffers.iterdir())}
+    content = {path.name: path.read_bytes() for path in sorted(Path(buffers).iterdir())}
     rows = 0
     with _connected(database) as connection:
         empty = [name for name in content if not connection.execute(_any_row(name)).fetchone()]
@@ -218,8 +210,17 @@ def _connected(database: str) -> psycopg.Connection[tuple[Any, ...]]:
 
 def alone(run: Callable[..., Measured], *arguments: object) -> Measured:
     """Run a measurement in a fresh process."""
-    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
-        return pool.submit(run, *arguments).result()
+    command = [sys.executable, "-m", "tests.benchmarks.sync", "--measure", run.__name__, *map(str, arguments)]
+    answer = subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.PIPE).stdout
+    return Measured(*json.loads(answer))
+
+
+def _measure(name: str, arguments: list[str]) -> None:
+    """Be that process: run one measurement and print what it found."""
+    runs: dict[str, Callable[..., Measured]] = {
+        run.__name__: run for run in (read_file, decode, pure_line, whole_line, sqlite_bulk, postgresql_copy)
+    }
+    print(json.dumps(runs[name](*arguments)))
 
 
 class Bench:
@@ -372,7 +373,11 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--databases", default="sqlite,postgresql", help="sqlite, postgresql, or both with a comma")
     parser.add_argument("--json", action="store_true", help="print one JSON object instead of lines")
     parser.add_argument("--profile", choices=["sqlite", "postgresql"], help="profile one run of the line instead")
+    parser.add_argument("--measure", nargs="+", help=argparse.SUPPRESS)
     options = parser.parse_args(arguments)
+    if options.measure:
+        _measure(options.measure[0], options.measure[1:])
+        return
     databases = tuple(options.databases.split(","))
     if set(databases) - {"sqlite", "postgresql"}:
         parser.error("--databases takes sqlite, postgresql, or both with a comma")
