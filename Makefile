@@ -64,7 +64,7 @@ lock-upgrade: setup ## the same, with every pin moved to its newest version
 bench: bench-sync ## every benchmark
 
 bench-sync: setup ## transactions per second: decoding, the whole line, and plain COPY of the same rows
-	@$(BIN)/python tests/benchmarks/sync.py
+	@$(BIN)/python -m tests.benchmarks.sync
 
 clean: ## remove every trace: environment, caches, builds, output of the demo
 	@rm -rf .venv .venv-install.log build dist demo-data .coverage .coverage.* \
