@@ -13,7 +13,7 @@ from fabric_protos.peer import chaincode_event_pb2, chaincode_pb2, proposal_pb2,
 from network.protocol import limits
 from network.protocol.block import SLOT_COMMIT_HASH, SLOT_TRANSACTIONS_FILTER, Block, BlockHeader
 from network.protocol.errors import DecodeError, LimitExceededError
-from network.protocol.read_write_set import decode_writes
+from network.protocol.read_write_set import decode_writes, elements
 from network.protocol.transaction import (
     HEADER_CONFIG,
     HEADER_ENDORSER_TRANSACTION,
@@ -128,6 +128,7 @@ def _decode_action(content: bytes) -> Action:
         proposal_response_pb2.ProposalResponsePayload, endorsed.proposal_response_payload, "ProposalResponsePayload"
     )
     action = parse(proposal_pb2.ChaincodeAction, response.extension, "ChaincodeAction")
+    results = action.results
     chaincode = None
     if action.HasField("chaincode_id"):
         chaincode = ChaincodeId(action.chaincode_id.name, action.chaincode_id.version)
@@ -135,10 +136,10 @@ def _decode_action(content: bytes) -> Action:
         chaincode,
         _function(payload.chaincode_proposal_payload),
         action.response.status,
-        action.results,
-        decode_writes(action.results),
+        results,
+        decode_writes(results),
         _decode_event(action.events) if action.events else None,
-        tuple([Endorsement(e.endorser, e.signature) for e in endorsed.endorsements]),
+        tuple([Endorsement(e.endorser, e.signature) for e in elements(endorsed.endorsements)]),
     )
 
 

@@ -4,9 +4,9 @@ Messages: `ledger/rwset/rwset.proto`, `ledger/rwset/kvrwset/kv_rwset.proto`. Rul
 `core/ledger/kvledger/txmgmt/rwsetutil/rwset_proto_util.go` (an empty value, or the hash of one, deletes).
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from hashlib import sha256
-from typing import NamedTuple
+from typing import NamedTuple, Protocol, TypeVar
 
 from fabric_protos.ledger.rwset import rwset_pb2
 from fabric_protos.ledger.rwset.kvrwset import kv_rwset_pb2
@@ -14,6 +14,18 @@ from fabric_protos.ledger.rwset.kvrwset import kv_rwset_pb2
 from network.protocol.wire import parse
 
 _HASH_OF_NOTHING = sha256(b"").digest()
+T = TypeVar("T")
+T_co = TypeVar("T_co", covariant=True)
+
+
+class RepeatedField(Protocol[T_co]):
+    """What is used of a message's repeated field."""
+
+    def __len__(self) -> int:
+        """Count the elements."""
+
+    def __getitem__(self, index: int, /) -> T_co:
+        """Give one element."""
 
 
 class Version(NamedTuple):
@@ -130,25 +142,27 @@ class NamespaceWrites(NamedTuple):
 def decode_writes(content: bytes) -> tuple[NamespaceWrites, ...]:
     """Decode what a TxReadWriteSet changes, in the order of the message; its reads are parsed but not kept.
 
-    Raises DecodeError where any part of the set, reads included, does not parse
-    (`core/ledger/kvledger/txmgmt/rwsetutil/rwset_proto_util.go`, TxRwSetFromProtoMsg).
+    A namespace that was only read publicly is not in the answer. Raises DecodeError where any part of the set, reads included,
+    does not parse (`core/ledger/kvledger/txmgmt/rwsetutil/rwset_proto_util.go`, TxRwSetFromProtoMsg).
     """
     result = parse(rwset_pb2.TxReadWriteSet, content, "TxReadWriteSet")
-    namespaces = []
-    for entry in result.ns_rwset:
+    found = []
+    for entry in elements(result.ns_rwset):
         public = parse(kv_rwset_pb2.KVRWSet, entry.rwset, "KVRWSet")
-        collections = []
-        for part in entry.collection_hashed_rwset:
-            hashed = parse(kv_rwset_pb2.HashedRWSet, part.hashed_rwset, "HashedRWSet")
-            collections.append(
-                CollectionWrites(
-                    part.collection_name, _hashed_writes(hashed), _hashed_metadata(hashed), part.pvt_rwset_hash
+        writes, metadata_writes, parts = public.writes, public.metadata_writes, entry.collection_hashed_rwset
+        collections = [_collection_writes(part) for part in elements(parts)]
+        if len(writes) or len(metadata_writes) or collections:
+            found.append(
+                NamespaceWrites(
+                    entry.namespace, _public_writes(writes), _public_metadata(metadata_writes), tuple(collections)
                 )
             )
-        namespaces.append(
-            NamespaceWrites(entry.namespace, _public_writes(public), _public_metadata(public), tuple(collections))
-        )
-    return tuple(namespaces)
+    return tuple(found)
+
+
+def _collection_writes(part: rwset_pb2.CollectionHashedReadWriteSet) -> CollectionWrites:
+    hashed = parse(kv_rwset_pb2.HashedRWSet, part.hashed_rwset, "HashedRWSet")
+    return CollectionWrites(part.collection_name, _hashed_writes(hashed), _hashed_metadata(hashed), part.pvt_rwset_hash)
 
 
 def decode_read_write_set(content: bytes) -> tuple[NamespaceSet, ...]:
@@ -177,8 +191,8 @@ def decode_read_write_set(content: bytes) -> tuple[NamespaceSet, ...]:
                 entry.namespace,
                 _reads(public.reads),
                 tuple(_range_query(query) for query in public.range_queries_info),
-                _public_writes(public),
-                _public_metadata(public),
+                _public_writes(public.writes),
+                _public_metadata(public.metadata_writes),
                 tuple(collections),
             )
         )
@@ -203,12 +217,30 @@ def _range_query(query: kv_rwset_pb2.RangeQueryInfo) -> RangeQuery:
     return RangeQuery(query.start_key, query.end_key, query.itr_exhausted, raw, merkle)
 
 
-def _public_writes(public: kv_rwset_pb2.KVRWSet) -> tuple[KeyWrite, ...]:
-    return tuple([KeyWrite(w.key, w.is_delete or not w.value, w.value) for w in public.writes])
+def elements(field: RepeatedField[T]) -> Sequence[T]:
+    """Give the elements of a repeated field of a message.
+
+    The library's own iteration ends by raising and catching an IndexError, which costs more than reading the one or
+    two elements that most fields have.
+    """
+    size = len(field)
+    if size == 0:
+        return ()
+    if size == 1:
+        return (field[0],)
+    return [field[index] for index in range(size)]
 
 
-def _public_metadata(public: kv_rwset_pb2.KVRWSet) -> tuple[MetadataWrite, ...]:
-    return tuple([MetadataWrite(w.key, _entries(w.entries)) for w in public.metadata_writes])
+def _public_writes(writes: RepeatedField[kv_rwset_pb2.KVWrite]) -> tuple[KeyWrite, ...]:
+    found = []
+    for write in elements(writes):
+        value = write.value
+        found.append(KeyWrite(write.key, write.is_delete or not value, value))
+    return tuple(found)
+
+
+def _public_metadata(writes: RepeatedField[kv_rwset_pb2.KVMetadataWrite]) -> tuple[MetadataWrite, ...]:
+    return tuple([MetadataWrite(write.key, _entries(write.entries)) for write in elements(writes)])
 
 
 def _hashed_writes(hashed: kv_rwset_pb2.HashedRWSet) -> tuple[HashedWrite, ...]:
@@ -220,13 +252,13 @@ def _hashed_writes(hashed: kv_rwset_pb2.HashedRWSet) -> tuple[HashedWrite, ...]:
                 w.value_hash,
                 w.is_purge,
             )
-            for w in hashed.hashed_writes
+            for w in elements(hashed.hashed_writes)
         ]
     )
 
 
 def _hashed_metadata(hashed: kv_rwset_pb2.HashedRWSet) -> tuple[HashedMetadataWrite, ...]:
-    return tuple([HashedMetadataWrite(w.key_hash, _entries(w.entries)) for w in hashed.metadata_writes])
+    return tuple([HashedMetadataWrite(w.key_hash, _entries(w.entries)) for w in elements(hashed.metadata_writes)])
 
 
 def _entries(entries: Iterable[kv_rwset_pb2.KVMetadataEntry]) -> tuple[MetadataEntry, ...]:
