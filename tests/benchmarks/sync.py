@@ -28,6 +28,7 @@ from typing import Any, NamedTuple
 
 import psycopg
 from psycopg import sql
+from psycopg.types.string import TextLoader
 from sqlalchemy import URL, Table, make_url
 
 from kvr_sync.changes import extract_changes
@@ -156,10 +157,7 @@ def postgresql_copy(buffers: str, database: str) -> Measured:
     rows = 0
     with _connected(database) as connection:
         empty = [name for name in content if not connection.execute(_any_row(name)).fetchone()]
-        connection.commit()
-        connection.autocommit = True
-        connection.execute("CHECKPOINT")
-        connection.autocommit = False
+        _checkpoint(connection)
         started = time.perf_counter()
         with connection.cursor() as cursor:
             for name in empty:
@@ -171,12 +169,32 @@ def postgresql_copy(buffers: str, database: str) -> Measured:
     return Measured(seconds, _peak_bytes(), rows)
 
 
+def postgresql_rows(filled: str, database: str) -> Measured:
+    """Send the rows of a filled store to an empty one as a Python program plainly would: `write_row` for each."""
+    _make_empty(database)
+    with _connected(filled) as source:
+        source.adapters.register_loader("jsonb", TextLoader)  # no document is parsed and written again
+        rows = {name: source.execute(_all_rows(name)).fetchall() for name in _table_names()}
+    with _connected(database) as connection:
+        empty = [name for name in rows if rows[name] and not connection.execute(_any_row(name)).fetchone()]
+        _checkpoint(connection)
+        started = time.perf_counter()
+        with connection.cursor() as cursor:
+            for name in empty:
+                with cursor.copy(sql.SQL("COPY {} FROM STDIN").format(_identifier(name))) as copy:
+                    for row in rows[name]:
+                        copy.write_row(row)
+        connection.commit()
+        seconds = time.perf_counter() - started
+    return Measured(seconds, _peak_bytes(), sum(len(rows[name]) for name in empty))
+
+
 def capture(database: str, buffers: Path) -> None:
     """Write the rows of every table of a filled store as binary COPY gives them, one file for each."""
     with _connected(database) as connection:
-        for table in _tables(schema_name(CHANNEL)):
-            statement = sql.SQL("COPY {} TO STDOUT (FORMAT BINARY)").format(_identifier(table.name))
-            with connection.cursor().copy(statement) as copy, (buffers / table.name).open("wb") as file:
+        for name in _table_names():
+            statement = sql.SQL("COPY {} TO STDOUT (FORMAT BINARY)").format(_identifier(name))
+            with connection.cursor().copy(statement) as copy, (buffers / name).open("wb") as file:
                 for part in copy:
                     file.write(part)
 
@@ -192,12 +210,28 @@ def _tables(schema: str | None) -> list[Table]:
     return [table for table in tables.metadata.sorted_tables if table.name != tables.run.name]
 
 
+def _table_names() -> list[str]:
+    return [table.name for table in _tables(schema_name(CHANNEL))]
+
+
 def _identifier(table: str) -> sql.Identifier:
     return sql.Identifier(schema_name(CHANNEL), table)
 
 
 def _any_row(table: str) -> sql.Composed:
     return sql.SQL("SELECT 1 FROM {} LIMIT 1").format(_identifier(table))
+
+
+def _all_rows(table: str) -> sql.Composed:
+    return sql.SQL("SELECT * FROM {}").format(_identifier(table))
+
+
+def _checkpoint(connection: psycopg.Connection[tuple[Any, ...]]) -> None:
+    """Let the server write out what came before, so that it is not paid for by what comes now."""
+    connection.commit()
+    connection.autocommit = True
+    connection.execute("CHECKPOINT")
+    connection.autocommit = False
 
 
 def _connected(database: str) -> psycopg.Connection[tuple[Any, ...]]:
@@ -218,7 +252,8 @@ def alone(run: Callable[..., Measured], *arguments: object) -> Measured:
 def _measure(name: str, arguments: list[str]) -> None:
     """Be that process: run one measurement and print what it found."""
     runs: dict[str, Callable[..., Measured]] = {
-        run.__name__: run for run in (read_file, decode, pure_line, whole_line, sqlite_bulk, postgresql_copy)
+        run.__name__: run
+        for run in (read_file, decode, pure_line, whole_line, sqlite_bulk, postgresql_rows, postgresql_copy)
     }
     print(json.dumps(runs[name](*arguments)))
 
@@ -256,22 +291,16 @@ class Bench:
 
     def _postgresql(self, server: URL) -> None:
         buffers = self._folder / "copy"
-        with fresh_database(server) as url:
-            database = url.render_as_string(hide_password=False)
-            self._checkpoint(database)
-            self._note("postgresql", alone(whole_line, self._chain, database))
+        with fresh_database(server) as filled, fresh_database(server) as by_rows, fresh_database(server) as by_copy:
+            line, rows, copy = (url.render_as_string(hide_password=False) for url in (filled, by_rows, by_copy))
+            with _connected(line) as connection:
+                _checkpoint(connection)
+            self._note("postgresql", alone(whole_line, self._chain, line))
+            self._note("postgresql rows", alone(postgresql_rows, line, rows))
             if not buffers.exists():
                 buffers.mkdir()
-                capture(database, buffers)
-        with fresh_database(server) as url:
-            database = url.render_as_string(hide_password=False)
-            self._note("postgresql copy", alone(postgresql_copy, buffers, database))
-
-    def _checkpoint(self, database: str) -> None:
-        """Let the server write out what the measurement before left behind."""
-        with _connected(database) as connection:
-            connection.autocommit = True
-            connection.execute("CHECKPOINT")
+                capture(line, buffers)
+            self._note("postgresql copy", alone(postgresql_copy, buffers, copy))
 
 
 TITLES = {
@@ -281,7 +310,8 @@ TITLES = {
     "sqlite": "whole line into SQLite",
     "sqlite bulk": "same rows, one bulk insert",
     "postgresql": "whole line into PostgreSQL",
-    "postgresql copy": "same rows, plain COPY",
+    "postgresql rows": "same rows, COPY from Python rows",
+    "postgresql copy": "same rows, COPY of ready buffers",
 }
 
 
@@ -315,7 +345,8 @@ def summary(bench: Bench, parameters: Parameters, chain: Path, settings: dict[st
             "rows_per_transaction": round(measurements[0].rows / parameters.transactions, 2),
         }
     ratios = {}
-    for line, bound in (("sqlite", "sqlite bulk"), ("postgresql", "postgresql copy")):
+    bounds = (("sqlite", "sqlite bulk"), ("postgresql", "postgresql rows"), ("postgresql", "postgresql copy"))
+    for line, bound in bounds:
         if line in bench.results:
             times = [median(entry.seconds for entry in bench.results[name]) for name in (bound, line)]
             ratios[f"{line} / {bound}"] = round(times[0] / times[1], 3)
@@ -352,7 +383,8 @@ def show(result: dict[str, Any]) -> Iterator[str]:
         )
     yield ""
     for name, ratio in result["ratios"].items():
-        yield f"ratio {name}: {ratio:.2f}"
+        line, bound = (TITLES[part] for part in name.split(" / "))
+        yield f"{line}: {ratio:.2f} of {bound}"
 
 
 @contextmanager

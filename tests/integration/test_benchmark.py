@@ -79,6 +79,7 @@ def test_every_measurement_runs_and_both_bounds_write_the_same_rows(
 
     result = json.loads(capsys.readouterr().out)
     assert set(result["measurements"]) == set(sync.TITLES)
-    assert set(result["ratios"]) == {"sqlite / sqlite bulk", "postgresql / postgresql copy"}
-    rows = [result["measurements"][name]["rows_per_transaction"] for name in ("sqlite bulk", "postgresql copy")]
-    assert rows[0] == rows[1] > 2
+    bounds = ("sqlite bulk", "postgresql rows", "postgresql copy")
+    assert set(result["ratios"]) == {f"{bound.split()[0]} / {bound}" for bound in bounds}
+    rows = [result["measurements"][bound]["rows_per_transaction"] for bound in bounds]
+    assert rows[0] == rows[1] == rows[2] > 2
