@@ -6,12 +6,12 @@ checkpoint's compare-and-set, not the schedule.
 """
 
 import logging
-import threading
 from collections.abc import Callable
 from contextlib import closing
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
+from queue import SimpleQueue
 
 from apscheduler.schedulers.background import BackgroundScheduler
 from apscheduler.triggers.interval import IntervalTrigger
@@ -54,10 +54,17 @@ def sync_once(
     with closing(open_store(settings.database, channel, mapping=mapping)) as sink:
         engine = Engine(source, sink, sink.mapping, channel=channel, pin=settings.pin)
         run_id = sink.begin_run()
+        applied = Progress(0, 0, None)
+
+        def remember(progress: Progress) -> None:
+            nonlocal applied
+            applied = progress
+            on_progress(progress)
+
         try:
-            summary = engine.run(on_progress=on_progress, should_stop=should_stop)
+            summary = engine.run(on_progress=remember, should_stop=should_stop)
         except KvrSyncError as error:
-            _record_failure(sink, run_id, error)
+            _record_failure(sink, run_id, applied, error)
             raise
         sink.end_run(run_id, _result(summary, stopped=should_stop()))
         return summary
@@ -70,9 +77,14 @@ def _result(summary: RunSummary, *, stopped: bool) -> RunResult:
     return RunResult(outcome, first, last, summary.blocks, summary.transactions, None, None)
 
 
-def _record_failure(sink: Sink, run_id: int, error: KvrSyncError) -> None:
+def _record_failure(sink: Sink, run_id: int, applied: Progress, error: KvrSyncError) -> None:
+    """Write down how a run failed, with what it had applied by then."""
     try:
-        sink.end_run(run_id, RunResult("failed", None, None, 0, 0, error.code, str(error)))
+        checkpoint = sink.checkpoint() if applied.blocks else None
+        last = checkpoint.block_number if checkpoint else None
+        first = None if last is None else last - applied.blocks + 1
+        result = RunResult("failed", first, last, applied.blocks, applied.transactions, error.code, str(error))
+        sink.end_run(run_id, result)
     except KvrSyncError as second:
         # The error of the run is the one to report; its record stays "running", as after a kill.
         logger.warning("run_not_recorded", extra={"code": second.code})
@@ -87,12 +99,16 @@ class SyncService:
         self._settings = settings
         self._every_seconds = every_seconds
         self._clock = clock
-        self._stop = threading.Event()
+        self._stopping = False
+        # Not an Event: its `set` takes a lock that `wait` holds for moments, and a signal handler that comes in such
+        # a moment would wait for ever for the very thread that it interrupted. The queue's `put` may interrupt `get`.
+        self._woken: SimpleQueue[None] = SimpleQueue()
         self._fatal: KvrSyncError | None = None
 
     def stop(self) -> None:
         """End the service at the next block boundary; may be called from a signal handler."""
-        self._stop.set()
+        self._stopping = True
+        self._woken.put(None)
 
     def serve(self) -> None:
         """Run now and then every interval, never twice at once; missed runs are made up by one.
@@ -112,7 +128,7 @@ class SyncService:
         logger.info(
             "service_started", extra={"source": str(self._settings.source), "every_seconds": self._every_seconds}
         )
-        self._stop.wait()
+        self._woken.get()
         scheduler.shutdown(wait=True)
         logger.info("service_stopped")
         if self._fatal is not None:
@@ -120,7 +136,7 @@ class SyncService:
 
     def _run(self) -> None:
         try:
-            summary = sync_once(self._settings, should_stop=self._stop.is_set)
+            summary = sync_once(self._settings, should_stop=lambda: self._stopping)
         except SourceUnavailableError as error:
             logger.warning("source_unavailable", extra={"code": error.code, "reason": str(error)})
         except KvrSyncError as error:
@@ -129,7 +145,7 @@ class SyncService:
                 return
             logger.error("run_stopped", extra={"code": error.code, "reason": str(error)})  # noqa: TRY400 - our errors say all
             self._fatal = error
-            self._stop.set()
+            self.stop()
         else:
             if summary.blocks:
                 logger.info(
