@@ -11,6 +11,7 @@ from fabric_protos.msp import identities_pb2
 from kvr_sync.model import BlockChanges, EventFacts, LedgerKey, TransactionFacts, Write, WriteKind
 from kvr_sync.verify import VerifiedBlock
 from network.protocol.errors import DecodeError
+from network.protocol.limits import MAX_REMEMBERED_IDENTITY_BYTES
 from network.protocol.read_write_set import HashedWrite, MetadataEntry, NamespaceWrites
 from network.protocol.transaction import Transaction
 from network.protocol.validation_code import VALID
@@ -63,14 +64,21 @@ def _facts(transaction: Transaction, code: int) -> TransactionFacts:
     )
 
 
-@lru_cache(maxsize=4096)
 def _msp_id(creator: bytes) -> str:
     """Read the MSP id that a creator claims; "" when the creator of an invalid transaction is no identity."""
+    # Creators of refused transactions can be anything, of any size, and never the same again.
+    return _known_msp_id(creator) if len(creator) <= MAX_REMEMBERED_IDENTITY_BYTES else _read_msp_id(creator)
+
+
+def _read_msp_id(creator: bytes) -> str:
     try:
         identity = parse(identities_pb2.SerializedIdentity, creator, "SerializedIdentity")
     except DecodeError:
         return ""
     return str(identity.mspid)
+
+
+_known_msp_id = lru_cache(maxsize=4096)(_read_msp_id)
 
 
 def _append_writes(writes: list[Write], tx_number: int, namespaces: tuple[NamespaceWrites, ...]) -> None:
