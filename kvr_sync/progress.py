@@ -1,7 +1,7 @@
 """Progress of long work, on stderr, from the third second on: a bar on a terminal, a line now and then elsewhere."""
 
-import sys
 import time
+from collections.abc import Callable
 from types import TracebackType
 from typing import Self
 
@@ -20,11 +20,14 @@ _STEPS = 1_000
 class ProgressDisplay:
     """Shows blocks, transactions, rate and remaining time of a run; give `update` to the engine."""
 
-    def __init__(self, label: str) -> None:
+    def __init__(
+        self, label: str, *, clock: Callable[[], float] = time.monotonic, console: Console | None = None
+    ) -> None:
         self._label = label
-        self._started = time.monotonic()
+        self._clock = clock
+        self._started = clock()
         self._last_line = self._started
-        self._console = Console(stderr=True)
+        self._console = console or Console(stderr=True)
         self._bar: Progress | None = None
         self._task: TaskID | None = None
 
@@ -41,7 +44,7 @@ class ProgressDisplay:
 
     def update(self, progress: RunProgress) -> None:
         """Take a report; shows it when the work has become long."""
-        now = time.monotonic()
+        now = self._clock()
         if now - self._started < QUIET_SECONDS:
             return
         rate = progress.transactions / (now - self._started)
@@ -50,14 +53,14 @@ class ProgressDisplay:
             self._show_bar(progress, facts)
         elif now - self._last_line >= LINE_SECONDS:
             self._last_line = now
-            sys.stderr.write(f"{self._label}: {facts}{self._remaining(progress, now)}\n")
+            self._console.file.write(f"{self._label}: {facts}{self._remaining(progress, now)}\n")
 
     def _show_bar(self, progress: RunProgress, facts: str) -> None:
         if self._bar is None:
             self._bar = Progress(
-                TextColumn("{task.description}"),
+                TextColumn("{task.description}", markup=False),  # file names may look like markup
                 BarColumn(),
-                TextColumn("{task.fields[facts]}"),
+                TextColumn("{task.fields[facts]}", markup=False),
                 TimeElapsedColumn(),
                 TextColumn("left"),
                 TimeRemainingColumn(),
