@@ -5,7 +5,7 @@ import json
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from functools import lru_cache
 from hashlib import sha256
 from typing import Any
@@ -22,7 +22,7 @@ from network.protocol.errors import CompositeKeyError, DecodeError
 from network.protocol.validation_code import reason, validation_code_name
 from network.protocol.wire import parse
 
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_EPOCH = datetime(1970, 1, 1)  # noqa: DTZ001  UTC, and shown as such
 _SHOWN_CHARACTERS = 60
 _KIND_WORDS = {
     WriteKind.PUT: "write",
@@ -51,7 +51,11 @@ class FoundKey:
 
 @dataclass(frozen=True)
 class HistoryEntry:
-    """One write of the key, valid or refused. `claimed_time` is what the submitter's clock said, with nanoseconds."""
+    """One write of the key, valid or refused.
+
+    `claimed_time` is what the submitter's clock said, with nanoseconds. `is_hashed`: the key is in a collection, and
+    `value` is the SHA-256 of the value.
+    """
 
     block_number: int
     tx_number: int
@@ -67,12 +71,18 @@ class HistoryEntry:
     kind: str
     effect: str
     value: bytes | None
+    is_hashed: bool
 
     def as_json(self) -> dict[str, Any]:
-        """Give the entry for machines; the value as text where it is UTF-8, else in base64 as `value_base64`."""
-        facts = {name: value for name, value in vars(self).items() if name != "value"}
+        """Give the entry for machines.
+
+        The value is text where it is UTF-8, else base64 as `value_base64`; of a private one there is `value_hash`.
+        """
+        facts = {name: value for name, value in vars(self).items() if name not in {"value", "is_hashed"}}
         if self.value is None:
             return facts
+        if self.is_hashed:
+            return facts | {"value_hash": self.value.hex()}
         try:
             return facts | {"value": self.value.decode()}
         except UnicodeDecodeError:
@@ -125,15 +135,22 @@ def read_history(synced: SyncedTables, found: FoundKey) -> list[HistoryEntry]:
     tables = synced.tables
     applied = tables.private_hash if found.collection else tables.key_history
     value_column = "value_hash" if found.collection else "value"
+    is_hashed = bool(found.collection)
     entries = [
-        *_entries(synced, applied, applied.c.effect, value_column, found.key_id),
-        *_entries(synced, tables.refused_write, None, "value", found.key_id),
+        *_entries(synced, applied, applied.c.effect, value_column, found.key_id, is_hashed=is_hashed),
+        *_entries(synced, tables.refused_write, None, "value", found.key_id, is_hashed=is_hashed),
     ]
     return sorted(entries, key=lambda entry: (entry.block_number, entry.tx_number, entry.write_number))
 
 
 def _entries(
-    synced: SyncedTables, writes: Table, effect: Column[Any] | None, value_column: str, key_id: int
+    synced: SyncedTables,
+    writes: Table,
+    effect: Column[Any] | None,
+    value_column: str,
+    key_id: int,
+    *,
+    is_hashed: bool,
 ) -> Iterator[HistoryEntry]:
     tables = synced.tables
     transaction, identity, chaincode = tables.transaction, tables.identity, tables.chaincode
@@ -164,10 +181,10 @@ def _entries(
     )
     query: Select[Any] = select(*columns).select_from(joined).where(writes.c.key_id == key_id)
     for row in synced.connection.execute(query):
-        yield _entry(row, Effect(row.effect) if effect is not None else None)
+        yield _entry(row, Effect(row.effect) if effect is not None else None, is_hashed=is_hashed)
 
 
-def _entry(row: Row[Any], effect: Effect | None) -> HistoryEntry:
+def _entry(row: Row[Any], effect: Effect | None, *, is_hashed: bool) -> HistoryEntry:
     code = validation_code_name(row.validation_code)
     return HistoryEntry(
         row.block_number,
@@ -184,17 +201,22 @@ def _entry(row: Row[Any], effect: Effect | None) -> HistoryEntry:
         WriteKind(row.kind).name.lower(),
         effect.name.lower() if effect is not None else "refused",
         row.written if WriteKind(row.kind) == WriteKind.PUT else None,
+        is_hashed,
     )
 
 
 def _claimed_time(seconds: int | None, nanos: int | None) -> str | None:
+    """Show a time as the submitter wrote it; no rule of Fabric makes it one that a calendar has."""
     if seconds is None:
         return None
+    fraction = nanos or 0
     try:
-        moment = _EPOCH + timedelta(seconds=seconds)
+        moment = (_EPOCH + timedelta(seconds=seconds)).isoformat()
     except OverflowError:
-        return f"{seconds} s after 1970"
-    return f"{moment:%Y-%m-%dT%H:%M:%S}.{nanos or 0:09d}Z"
+        return f"{seconds} s and {fraction} ns after 1970"
+    if not 0 <= fraction < 1_000_000_000:
+        return f"{seconds} s and {fraction} ns after 1970"
+    return f"{moment}.{fraction:09d}Z"
 
 
 @lru_cache(maxsize=1024)
@@ -204,14 +226,14 @@ def _subject(creator: bytes) -> str | None:
         identity = parse(identities_pb2.SerializedIdentity, creator, "SerializedIdentity")
         certificate = x509.load_pem_x509_certificate(identity.id_bytes)
         names = certificate.subject.get_attributes_for_oid(NameOID.COMMON_NAME)
-    except (DecodeError, ValueError):
+    except (DecodeError, ValueError, x509.InvalidVersion):
         return None
     return str(names[0].value) if names else None
 
 
 def describe_history(found: FoundKey, entries: list[HistoryEntry]) -> Iterator[str]:
-    """Tell a history in words, one line for each write."""
-    yield f"Key {found.shown}: {len(entries)} writes"
+    """Tell a history in words: a line for the key, two for each write, made of printable characters alone."""
+    yield printable(f"Key {found.shown}: {len(entries)} writes")
     before: bytes | None = None
     for entry in entries:
         who = entry.msp_id or "an unreadable submitter"
@@ -219,30 +241,46 @@ def describe_history(found: FoundKey, entries: list[HistoryEntry]) -> Iterator[s
             who += f" ({entry.subject})"
         call = f" by {entry.chaincode}.{entry.function}" if entry.function else ""
         when = entry.claimed_time or "no time"
-        yield f"  block {entry.block_number}, transaction {entry.tx_number}, {when}: {who}{call}"
+        yield printable(f"  block {entry.block_number}, transaction {entry.tx_number}, {when}: {who}{call}")
+        change = _change(before, entry)
         if entry.effect == "refused":
             kind = _KIND_WORDS[WriteKind[entry.kind.upper()]]
-            yield f"    REFUSED, {entry.validation_code} ({entry.reason}): would {kind}{_change(before, entry.value)}"
+            yield printable(f"    REFUSED, {entry.validation_code} ({entry.reason}): would {kind}{change}")
             continue
-        yield f"    {_effect_words(entry)}{_change(before, entry.value)}"
+        yield printable(f"    {_effect_words(entry)}{change}")
         if entry.effect == "put":
             before = entry.value
         elif entry.effect == "delete":
             before = None
 
 
+def printable(text: str) -> str:
+    r"""Show what is no printable character as Python writes it, such as \n or \x1b.
+
+    Names and values come from whoever wrote to the ledger: a line end in one could pass for another line of a report,
+    and control characters could rewrite what a terminal shows.
+    """
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
 def _effect_words(entry: HistoryEntry) -> str:
-    return {
-        "put": "wrote",
-        "delete": "purged the key" if entry.kind == "purge" else "deleted the key",
-        "version": "left the value, moved the version",
-        "none": "changed nothing",
-    }[entry.effect]
+    if entry.effect == "put":
+        return "wrote"
+    if entry.effect == "delete":
+        return "purged the key" if entry.kind == "purge" else "deleted the key"
+    done = {"metadata": "set its key-level policy", "metadata_removed": "removed its key-level policy"}
+    rest = "the value stays" if entry.effect == "version" else "no effect by itself"
+    return f"{done.get(entry.kind, entry.kind)}; {rest}"
 
 
-def _change(before: bytes | None, after: bytes | None) -> str:
+def _change(before: bytes | None, entry: HistoryEntry) -> str:
+    after = entry.value
     if after is None:
         return ""
+    if entry.is_hashed:
+        return f": a value with SHA-256 {after.hex()}"
     old, new = _json_object(before), _json_object(after)
     if new is None:
         return f": {_short(after)}"

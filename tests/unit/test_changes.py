@@ -2,6 +2,7 @@
 
 import tracemalloc
 from hashlib import sha256
+from typing import Any
 
 import pytest
 from fabric_protos.common import common_pb2
@@ -22,6 +23,7 @@ from tests.support.chain_factory import (
     serialize,
     set_metadata,
 )
+from tests.support.envelope import change_headers
 from tests.support.recorded_chain import load_chain
 
 BAD_CREATOR_SIGNATURE = 4
@@ -51,13 +53,11 @@ def hashed(text: str) -> bytes:
 
 def with_creator(factory: ChainFactory, creator: bytes) -> bytes:
     """Give an envelope that a stranger signed."""
-    envelope = common_pb2.Envelope.FromString(factory.envelope(TransactionSpec([put("a", b"1")])))
-    payload = common_pb2.Payload.FromString(envelope.payload)
-    header = common_pb2.SignatureHeader.FromString(payload.header.signature_header)
-    header.creator = creator
-    payload.header.signature_header = serialize(header)
-    envelope.payload = serialize(payload)
-    return serialize(envelope)
+
+    def change(_: Any, signature_header: Any) -> None:
+        signature_header.creator = creator
+
+    return change_headers(factory.envelope(TransactionSpec([put("a", b"1")])), change)
 
 
 # --- what counts
