@@ -22,8 +22,17 @@ from kvr_sync.progress import ProgressDisplay
 from kvr_sync.read import describe_status, open_tables, status_facts
 from network.protocol.validation_code import reason
 
-sync = typer.Typer(no_args_is_help=True, help="Turn the blocks of a channel into verified relational tables.")
-audit = typer.Typer(no_args_is_help=True, help="Ask the tables what happened on the ledger, and what that rests on.")
+# A defect is shown with Python's own traceback: the made-up one can show what variables held, passwords among them.
+sync = typer.Typer(
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    help="Turn the blocks of a channel into verified relational tables.",
+)
+audit = typer.Typer(
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    help="Ask the tables what happened on the ledger, and what that rests on.",
+)
 
 Source = Annotated[
     Path, typer.Argument(metavar="FILE", help="Recorded blocks, an exported .block file, or a folder of them.")
