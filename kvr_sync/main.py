@@ -22,17 +22,20 @@ from kvr_sync.progress import ProgressDisplay
 from kvr_sync.read import describe_status, open_tables, status_facts
 from network.protocol.validation_code import reason
 
-# A defect is shown with Python's own traceback: the made-up one can show what variables held, passwords among them.
-sync = typer.Typer(
-    no_args_is_help=True,
-    pretty_exceptions_enable=False,
-    help="Turn the blocks of a channel into verified relational tables.",
-)
-audit = typer.Typer(
-    no_args_is_help=True,
-    pretty_exceptions_enable=False,
-    help="Ask the tables what happened on the ledger, and what that rests on.",
-)
+
+def _group(purpose: str) -> typer.Typer:
+    return typer.Typer(
+        no_args_is_help=True,
+        add_completion=False,
+        # A defect is shown with Python's own traceback: the made-up one can show what variables held, passwords too.
+        pretty_exceptions_enable=False,
+        context_settings={"help_option_names": ["-h", "--help"]},
+        help=purpose,
+    )
+
+
+sync = _group("Turn the blocks of a channel into verified relational tables.")
+audit = _group("Ask the tables what happened on the ledger, and what that rests on.")
 
 Source = Annotated[
     Path, typer.Argument(metavar="FILE", help="Recorded blocks, an exported .block file, or a folder of them.")
@@ -121,7 +124,9 @@ def status(database: Database, channel: Channel = None, as_json: Json = False) -
 
 @audit.command()
 def history(
-    key: Annotated[str, typer.Argument(help="A key, a composite key as type/attribute/..., or 0x and hex digits.")],
+    key: Annotated[
+        str, typer.Argument(metavar="KEY", help="A key, a composite key as type/attribute/..., or 0x and hex digits.")
+    ],
     database: Database,
     channel: Channel = None,
     namespace: Annotated[
