@@ -5,6 +5,7 @@ import socket
 import struct
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -362,29 +363,35 @@ def test_rejects_a_file_that_cannot_be_opened(tmp_path: Path, monkeypatch: pytes
             contents(Path("socket"))
 
 
-def test_rejects_a_file_that_may_not_be_read(tmp_path: Path) -> None:
-    path = plain(tmp_path, BLOCKS)
-    path.chmod(0)
-    code = (
-        "import os, sys; from pathlib import Path\n"
-        "from kvr_sync.errors import SourceUnavailableError\n"
-        "from kvr_sync.source.block_file import open_block_file\n"
-        "if os.getuid() == 0:\n"
-        "    os.setgroups([]); os.setgid(65534); os.setuid(65534)\n"
-        "try:\n"
-        "    list(open_block_file(Path(sys.argv[1])).blocks(0))\n"
-        "except SourceUnavailableError as error:\n"
-        "    print(error)\n"
-    )
-    # Folders above are opened for passing through: as root this process is another user than the one that reads.
-    for folder in (tmp_path, tmp_path.parent, tmp_path.parent.parent):
-        folder.chmod(0o755)
+UNREADABLE = """
+import os, sys
+from pathlib import Path
+from kvr_sync.errors import SourceUnavailableError
+from kvr_sync.source.block_file import open_block_file
 
-    found = subprocess.run(
-        [sys.executable, "-c", code, str(path)], capture_output=True, text=True, timeout=30, check=False
-    )
+if os.getuid() == 0:  # root may read anything
+    os.setgroups([])
+    os.setgid(65534)
+    os.setuid(65534)
+try:
+    list(open_block_file(Path(sys.argv[1])).blocks(0))
+except SourceUnavailableError as error:
+    print(error)
+"""
 
-    assert (found.returncode, found.stdout) == (0, f"{path}: Permission denied\n"), found.stderr
+
+def test_rejects_a_file_that_may_not_be_read() -> None:
+    # Another user than root must get to it, and gets into no folder of pytest's.
+    with tempfile.TemporaryDirectory(prefix="kvr-") as name:
+        Path(name).chmod(0o755)
+        path = plain(Path(name), BLOCKS)
+        path.chmod(0)
+
+        found = subprocess.run(
+            [sys.executable, "-c", UNREADABLE, str(path)], capture_output=True, text=True, timeout=30, check=False
+        )
+
+        assert (found.returncode, found.stdout) == (0, f"{path}: Permission denied\n"), found.stderr
 
 
 def test_a_folder_without_blocks_is_unavailable(tmp_path: Path) -> None:
