@@ -142,8 +142,8 @@ class NamespaceWrites(NamedTuple):
 def decode_writes(content: bytes) -> tuple[NamespaceWrites, ...]:
     """Decode what a TxReadWriteSet changes, in the order of the message; its reads are parsed but not kept.
 
-    A namespace that was only read publicly is not in the answer. Raises DecodeError where any part of the set, reads included,
-    does not parse (`core/ledger/kvledger/txmgmt/rwsetutil/rwset_proto_util.go`, TxRwSetFromProtoMsg).
+    A namespace that was only read publicly is not in the answer. Raises DecodeError where any part of the set, reads
+    included, does not parse (`core/ledger/kvledger/txmgmt/rwsetutil/rwset_proto_util.go`, TxRwSetFromProtoMsg).
     """
     result = parse(rwset_pb2.TxReadWriteSet, content, "TxReadWriteSet")
     found = []

@@ -76,7 +76,7 @@ def test_the_whole_read_write_set_agrees_with_its_writes() -> None:
                 for collection, collection_writes in zip(full.collections, writes.collections, strict=True):
                     assert collection[:1] + collection[2:] == collection_writes
                 checked += 1
-    assert checked > 100
+    assert checked > 60
 
 
 def test_reads_and_range_queries_are_decoded() -> None:
