@@ -64,7 +64,7 @@ def open_tables(url: str, channel: str | None = None) -> Iterator[SyncedTables]:
 def _parse(url: str) -> URL:
     try:
         parsed = make_url(url)
-    except ArgumentError:
+    except (ArgumentError, ValueError):  # ValueError: a port that is no number; its text shows part of the URL
         parsed = None
     if parsed is None or parsed.drivername not in _KINDS:
         message = (
