@@ -11,13 +11,12 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import psycopg
-from sqlalchemy import Connection, Engine, NullPool, create_engine, inspect, make_url, select
+from sqlalchemy import Connection, Engine, NullPool, create_engine, inspect, select
 from sqlalchemy.engine import URL
-from sqlalchemy.exc import ArgumentError
 
 from kvr_sync.errors import ConfigurationError, SinkUnavailableError
 from kvr_sync.store.channel_name import schema_name
-from kvr_sync.store.database import CONNECT_SECONDS
+from kvr_sync.store.database import CONNECT_SECONDS, parse_url, shown_url
 from kvr_sync.store.database_error import driver_errors
 from kvr_sync.store.schema import LedgerTables, ledger_tables
 from kvr_sync.store.sink import RunRecord
@@ -51,7 +50,7 @@ def open_tables(url: str, channel: str | None = None) -> Iterator[SyncedTables]:
     SinkUnavailableError: no server or no file.
     """
     parsed = _parse(url)
-    place = parsed.render_as_string(hide_password=True)
+    place = shown_url(parsed)
     engine = _engine(parsed, place)
     try:
         with driver_errors(place), engine.connect() as connection:
@@ -62,11 +61,8 @@ def open_tables(url: str, channel: str | None = None) -> Iterator[SyncedTables]:
 
 
 def _parse(url: str) -> URL:
-    try:
-        parsed = make_url(url)
-    except (ArgumentError, ValueError):  # ValueError: a port that is no number; its text shows part of the URL
-        parsed = None
-    if parsed is None or parsed.drivername not in _KINDS:
+    parsed = parse_url(url)
+    if parsed.drivername not in _KINDS:
         message = (
             "the database URL cannot be read: supported are postgresql://user@host:port/name and sqlite:///file.db"
         )

@@ -62,10 +62,7 @@ def open_database(url: str, channel: str) -> Database:
     Raises ConfigurationError for an unusable URL or channel id; its text never shows a password.
     """
     check_channel_id(channel)
-    try:
-        parsed = make_url(url)
-    except (ArgumentError, ValueError):  # a ValueError of int() for a port would show parts of the URL
-        raise ConfigurationError(f"the database URL cannot be read: {_SUPPORTED}") from None
+    parsed = parse_url(url)
     if parsed.drivername in {"postgresql", "postgres", "postgresql+psycopg"}:
         return PostgresqlDatabase(parsed.set(drivername="postgresql+psycopg"), channel)
     if parsed.drivername in {"sqlite", "sqlite+pysqlite"}:
@@ -73,11 +70,28 @@ def open_database(url: str, channel: str) -> Database:
     raise ConfigurationError(f"databases of the kind {parsed.drivername!r} are not supported: {_SUPPORTED}")
 
 
+def parse_url(url: str) -> URL:
+    """Read a database URL; raises ConfigurationError, whose text shows nothing of it, when it cannot be read."""
+    try:
+        parsed = make_url(url)
+        for port in parsed.normalized_query.get("port", ()):
+            int(port)
+    except (ArgumentError, ValueError):  # a ValueError of int() for a port would show parts of the URL
+        raise ConfigurationError(f"the database URL cannot be read: {_SUPPORTED}") from None
+    return parsed
+
+
+def shown_url(url: URL) -> str:
+    """Give a URL as messages show it: without password, also where it stands among the options."""
+    options = {name: "***" if "password" in name.lower() else value for name, value in url.query.items()}
+    return url.set(query=options).render_as_string(hide_password=True)
+
+
 class PostgresqlDatabase:
     """A PostgreSQL server's database, reached by psycopg; the channel has a schema in it."""
 
     def __init__(self, url: URL, channel: str) -> None:
-        self.place = url.set(drivername="postgresql").render_as_string(hide_password=True)
+        self.place = shown_url(url.set(drivername="postgresql"))
         self.schema: str | None = schema_name(channel)
         self.engine = create_engine(url, creator=self._connect, poolclass=NullPool, hide_parameters=True)
         self._url = url
@@ -128,7 +142,7 @@ class SqliteDatabase:
     """An SQLite file; it belongs to one channel."""
 
     def __init__(self, url: URL) -> None:
-        self.place = url.set(drivername="sqlite").render_as_string(hide_password=True)
+        self.place = shown_url(url.set(drivername="sqlite"))
         self.schema: str | None = None
         if "\0" in (url.database or ""):
             raise ConfigurationError(f"{self.place!r}: this cannot be the name of a file")

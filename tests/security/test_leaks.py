@@ -244,16 +244,21 @@ def test_a_database_password_is_in_no_log_and_no_output(postgresql_url: str, tmp
         "postgresql://user:{}@[::1/kvr",
         "mysql://user:{}@host/kvr",
         "user:{}@host",
+        "postgresql://user@127.0.0.1:1/kvr?password={}",
+        "postgresql://user@127.0.0.1:1/kvr?sslPassword={}&sslcert=x",
+        "postgresql://user:{}@host/kvr?port=none",
     ],
 )
 def test_an_unusable_address_is_refused_without_its_password(address: str, tmp_path: Path, log: io.StringIO) -> None:
     source = str(write_records(tmp_path / "blocks", chain().blocks))
 
-    result = CliRunner().invoke(sync, ["replay", source, "--database", address.format(CANARIES["password"])])
+    for arguments in (["replay", source], ["status"]):
+        result = CliRunner().invoke(sync, [*arguments, "--database", address.format(CANARIES["password"])])
 
-    assert result.exit_code == 1
-    assert result.stderr.startswith("error[")
-    assert leaked(result.output + log.getvalue()) == []
+        assert isinstance(result.exception, SystemExit), result.exception
+        assert result.exit_code == 1
+        assert result.stderr.startswith("error[")
+        assert leaked(result.output + log.getvalue()) == []
 
 
 DEFECT = """
