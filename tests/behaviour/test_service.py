@@ -27,7 +27,7 @@ from tests.support.comparison import assert_tables_equal_oracle
 from tests.support.evidence import wait_until
 from tests.support.postgresql_proxy import postgresql_proxy
 from tests.support.recorded_chain import load_chain, write_records
-from tests.support.tables import query
+from tests.support.tables import NO_TABLES, query
 
 ROOT = Path(__file__).parents[2]
 OUTCOMES = ROOT / "tests" / "support" / "outcomes.mapping.yaml"
@@ -71,7 +71,7 @@ def applied(url: str) -> int:
     """Count the blocks that are there; none before the tables are."""
     try:
         return int(query(url, "SELECT count(*) FROM ledger_block")[0][0])
-    except Exception:  # noqa: BLE001 - no file or tables yet; each driver has its own error
+    except NO_TABLES:
         return -1
 
 

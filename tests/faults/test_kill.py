@@ -15,7 +15,7 @@ from kvr_sync.jobs import SyncSettings, sync_once
 from kvr_sync.store.sink import AFTER_COMMIT, CRASH_POINTS
 from tests.support.comparison import assert_tables_equal_oracle
 from tests.support.recorded_chain import load_chain
-from tests.support.tables import query
+from tests.support.tables import NO_TABLES, query
 
 ROOT = Path(__file__).parents[2]
 OUTCOMES = ROOT / "tests" / "support" / "outcomes.mapping.yaml"
@@ -68,7 +68,7 @@ def test_kills_at_random_moments_end_in_the_whole_chain(database_url: str) -> No
 def applied_blocks(url: str) -> int | None:
     try:
         rows = query(url, "SELECT block_number FROM ledger_checkpoint")
-    except Exception:  # noqa: BLE001 - killed before the tables were made; each driver has its own error
+    except NO_TABLES:  # killed before they were made
         return None
     return int(rows[0][0]) + 1 if rows else 0
 

@@ -14,6 +14,9 @@ from sqlalchemy import make_url
 
 from tests.support.oracle_tables import ExpectedTable
 
+NO_TABLES = (sqlite3.OperationalError, psycopg.errors.UndefinedTable)
+"""What `query` raises where the file or the tables are not there yet."""
+
 KINDS = {1: "put", 2: "delete", 3: "metadata", 4: "purge", 5: "metadata removed"}
 EFFECTS = {0: "none", 1: "put", 2: "delete", 3: "version"}
 
