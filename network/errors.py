@@ -1,0 +1,72 @@
+"""What creating, running and ending a network can end in.
+
+NetworkError
++- TopologyError          the topology file is refused: file, line, reason
++- CredentialError        certificates and keys under the root are missing, damaged or another network's
++- BinaryError            a program of Fabric's is missing, or of a version that is not supported
++- RootInUseError         another command works on this root
++- RootError              the folder is no network's root, or one of another version or topology
++- PortTakenError         a port of the network is used by another process
++- ProcessStartError      a process could not be started, or ended before it was ready
++- ReadinessError         the network did not become ready in time
+"""
+
+from typing import ClassVar
+
+
+class NetworkError(Exception):
+    """Base of the errors of a network; `code` is stable and safe to log, `retryable` says whether trying again helps."""
+
+    code: ClassVar[str] = "network_error"
+    retryable: ClassVar[bool] = False
+
+
+class TopologyError(NetworkError):
+    """The topology file is refused; the text names file, line and reason. Mend the file."""
+
+    code = "topology"
+
+
+class CredentialError(NetworkError):
+    """Certificates or keys under the root are missing, damaged or of another network. They are never replaced silently."""
+
+    code = "credential"
+
+
+class BinaryError(NetworkError):
+    """A program of Fabric's is missing or not of a supported version. Install it, or say where it is."""
+
+    code = "binary"
+
+
+class RootInUseError(NetworkError):
+    """Another command works on this root. Wait for it, or end it."""
+
+    code = "root_in_use"
+    retryable = True
+
+
+class RootError(NetworkError):
+    """The folder is no root of a network, or one of another version or another topology."""
+
+    code = "root"
+
+
+class PortTakenError(NetworkError):
+    """A port of the network is used by another process; the text names port and node. Free it or name another port."""
+
+    code = "port_taken"
+    retryable = True
+
+
+class ProcessStartError(NetworkError):
+    """A process could not be started, or ended before it was ready; the text names it and where its log is."""
+
+    code = "process_start"
+
+
+class ReadinessError(NetworkError):
+    """The network did not become ready in time; the text says what it waited for."""
+
+    code = "not_ready"
+    retryable = True
