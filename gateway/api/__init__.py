@@ -1,0 +1,1 @@
+"""REST service on the client of Fabric."""

@@ -1,0 +1,1 @@
+"""Real Fabric nodes as plain processes of this machine."""

@@ -1,0 +1,21 @@
+"""Files that are whole or absent, whatever happens while they are written."""
+
+import os
+import tempfile
+from pathlib import Path
+
+
+def write_file(path: Path, content: bytes, *, mode: int = 0o644) -> None:
+    """Replace a file in one step: a reader, or a crash, sees the old content or the new one."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        Path(name).chmod(mode)
+        Path(name).replace(path)
+    except BaseException:
+        Path(name).unlink()
+        raise

@@ -1,0 +1,59 @@
+"""Ports of a network: chosen once from the kernel's free ones, and looked at before nodes start."""
+
+import errno
+import secrets
+import socket
+from collections.abc import Iterable, Mapping
+from contextlib import ExitStack
+
+from network.errors import PortTakenError
+
+LOOPBACK = "127.0.0.1"
+FREE_PORTS = range(20_000, 32_000)
+"""Below what kernels give to outgoing connections: a port chosen now is still free when its node restarts."""
+ATTEMPTS = 200
+
+
+def choose_ports(wanted: Mapping[str, int]) -> dict[str, int]:
+    """Give a port for each use; one asked for by number is kept, 0 means any free one. All are different.
+
+    Raises PortTakenError when a named port is in use.
+    """
+    with ExitStack() as held:
+        chosen = {}
+        for use, port in sorted(wanted.items(), key=lambda item: item[1] == 0):
+            bound = _bound(use, port) if port else _any_free(use)
+            chosen[use] = held.enter_context(bound).getsockname()[1]
+        return {use: chosen[use] for use in wanted}
+
+
+def check_free(ports: Mapping[str, int], uses: Iterable[str] | None = None) -> None:
+    """Raise PortTakenError, naming port and use, when a port that is about to be opened is in use."""
+    for use in ports if uses is None else uses:
+        _bound(use, ports[use]).close()
+
+
+def _any_free(use: str) -> socket.socket:
+    for _ in range(ATTEMPTS):
+        try:
+            return _bound(use, secrets.choice(FREE_PORTS))
+        except PortTakenError:
+            continue
+    raise PortTakenError(f"no free port for {use} between {FREE_PORTS.start} and {FREE_PORTS.stop - 1} on {LOOPBACK}")
+
+
+def _bound(use: str, port: int) -> socket.socket:
+    bound = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+    try:
+        # As servers do: a port whose old connections still fade out counts as free.
+        bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        bound.bind((LOOPBACK, port))
+        bound.listen(1)
+    except OSError as error:
+        bound.close()
+        if error.errno == errno.EADDRINUSE:
+            raise PortTakenError(f"port {port} of {use} is in use by another process on {LOOPBACK}") from error
+        if error.errno == errno.EACCES:
+            raise PortTakenError(f"port {port} of {use} is not allowed to this user") from error
+        raise
+    return bound
