@@ -1,0 +1,1 @@
+"""The client of Hyperledger Fabric: identity, gateway service, block stream, endorser, orderer. Async throughout."""
