@@ -96,9 +96,13 @@ class CallError(ClientError):
     code = "call"
     step: ClassVar[str] = "call"
 
-    def __init__(self, grpc_code: str, message: str = "", details: tuple[PeerDetail, ...] = (), tx_id: str = "") -> None:
+    def __init__(
+        self, grpc_code: str, message: str = "", details: tuple[PeerDetail, ...] = (), tx_id: str = ""
+    ) -> None:
         where = ", ".join(f"{detail.address} ({detail.msp_id})" for detail in details)
-        super().__init__(f"{self.step} of {tx_id or 'no transaction'}: {grpc_code}" + (f" from {where}" if where else ""))
+        super().__init__(
+            f"{self.step} of {tx_id or 'no transaction'}: {grpc_code}" + (f" from {where}" if where else "")
+        )
         self.grpc_code = grpc_code
         self.message = message
         self.details = details
@@ -133,7 +137,9 @@ class SubmitError(CallError):
     code = "submit"
     step = "submit"
 
-    def __init__(self, grpc_code: str, message: str = "", details: tuple[PeerDetail, ...] = (), tx_id: str = "") -> None:
+    def __init__(
+        self, grpc_code: str, message: str = "", details: tuple[PeerDetail, ...] = (), tx_id: str = ""
+    ) -> None:
         super().__init__(grpc_code, message, details, tx_id)
         refused = grpc_code == "ABORTED" and any(status in message for status in _REFUSALS)
         self.outcome = "not_applied" if refused or grpc_code in _NOT_APPLIED else "unknown"

@@ -63,7 +63,9 @@ class SigningIdentity:
         if parsed.not_valid_after_utc.timestamp() < now:
             raise CredentialError(f"certificate of {msp_id} expired at {parsed.not_valid_after_utc.isoformat()}")
         if parsed.not_valid_before_utc.timestamp() > now:
-            raise CredentialError(f"certificate of {msp_id} is valid from {parsed.not_valid_before_utc.isoformat()} only")
+            raise CredentialError(
+                f"certificate of {msp_id} is valid from {parsed.not_valid_before_utc.isoformat()} only"
+            )
         return cls(msp_id, parsed, certificate, private)
 
     @classmethod
@@ -74,9 +76,7 @@ class SigningIdentity:
         return cls.from_pem(msp_id, _read(certificate), _read(key), clock=clock)
 
     @classmethod
-    def from_msp_folder(
-        cls, msp_id: str, folder: Path, *, clock: Callable[[], float] = time.time
-    ) -> "SigningIdentity":
+    def from_msp_folder(cls, msp_id: str, folder: Path, *, clock: Callable[[], float] = time.time) -> "SigningIdentity":
         """Make an identity from an MSP folder: one file in `signcerts/`, one in `keystore/`; raises CredentialError."""
         return cls.from_files(msp_id, _only_file(folder / "signcerts"), _only_file(folder / "keystore"), clock=clock)
 

@@ -1,0 +1,144 @@
+"""Messages of the endorsing flow: proposals, what is signed, and the prepared transaction checked against its proposal.
+
+Sources: `protoutil/proputils.go`, `protoutil/txutils.go`, `core/endorser/msgvalidation.go`.
+"""
+
+from collections.abc import Mapping, Sequence
+from hashlib import sha256
+from typing import Final, NamedTuple
+
+from cryptography import x509
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
+from fabric_protos.common import common_pb2
+from fabric_protos.peer import chaincode_pb2, proposal_pb2, proposal_response_pb2, transaction_pb2
+
+from network.protocol.errors import DecodeError
+from network.protocol.identity import decode_serialized_identity
+from network.protocol.wire import parse
+
+ENDORSER_TRANSACTION: Final = 3
+SEEK_INFO: Final = 5
+
+
+class ProposalMessage(NamedTuple):
+    """A proposal in its serialised parts. `endorsed_payload` is the payload without its transient data."""
+
+    tx_id: str
+    channel_name: str
+    chaincode: str
+    channel_header: bytes
+    signature_header: bytes
+    payload: bytes
+    endorsed_payload: bytes
+
+    def encode(self) -> bytes:
+        """Serialise the `peer.Proposal`: what is signed and sent."""
+        header = common_pb2.Header(channel_header=self.channel_header, signature_header=self.signature_header)
+        return bytes(proposal_pb2.Proposal(header=header.SerializeToString(), payload=self.payload).SerializeToString())
+
+    def hash(self) -> bytes:
+        """Give what endorsers sign as the proposal's hash: without transient data."""
+        return sha256(self.channel_header + self.signature_header + self.endorsed_payload).digest()
+
+
+class Prepared(NamedTuple):
+    """A prepared transaction that is what was asked for."""
+
+    payload: bytes
+    result: bytes
+    endorsers: tuple[str, ...]
+
+
+def transaction_id(nonce: bytes, creator: bytes) -> str:
+    """Give the id that Fabric derives from nonce and creator, in hex."""
+    return sha256(nonce + creator).hexdigest()
+
+
+def build_proposal(  # noqa: PLR0913  # what a proposal is made of
+    *,
+    channel_name: str,
+    chaincode: str,
+    arguments: Sequence[bytes],
+    transient: Mapping[str, bytes],
+    creator: bytes,
+    nonce: bytes,
+    nanoseconds: int,
+) -> ProposalMessage:
+    """Build a proposal; `nanoseconds` since 1970; an empty channel name makes a proposal for the peer itself."""
+    tx_id = transaction_id(nonce, creator)
+    name = chaincode_pb2.ChaincodeID(name=chaincode)
+    header = channel_header(ENDORSER_TRANSACTION, channel_name, nanoseconds, tx_id=tx_id)
+    header.extension = proposal_pb2.ChaincodeHeaderExtension(chaincode_id=name).SerializeToString()
+    spec = chaincode_pb2.ChaincodeSpec(chaincode_id=name, input=chaincode_pb2.ChaincodeInput(args=arguments))
+    invocation = chaincode_pb2.ChaincodeInvocationSpec(chaincode_spec=spec).SerializeToString()
+    return ProposalMessage(
+        tx_id,
+        channel_name,
+        chaincode,
+        header.SerializeToString(),
+        common_pb2.SignatureHeader(creator=creator, nonce=nonce).SerializeToString(),
+        proposal_pb2.ChaincodeProposalPayload(input=invocation, TransientMap=dict(transient)).SerializeToString(),
+        proposal_pb2.ChaincodeProposalPayload(input=invocation).SerializeToString(),
+    )
+
+
+def channel_header(kind: int, channel_name: str, nanoseconds: int, *, tx_id: str = "") -> common_pb2.ChannelHeader:
+    """Start a channel header."""
+    header = common_pb2.ChannelHeader(type=kind, channel_id=channel_name, tx_id=tx_id)
+    header.timestamp.seconds, header.timestamp.nanos = divmod(nanoseconds, 1_000_000_000)
+    return header
+
+
+def check_prepared(content: bytes, proposal: ProposalMessage, organizations: Sequence[str]) -> Prepared:
+    """Read the payload of a prepared transaction, after checking that signing it signs what was proposed.
+
+    Checked: both headers, the payload without transient data, the hash of the proposal and the chaincode inside what
+    the endorsers signed, and each endorser's signature under the certificate it gives; with `organizations`, that each
+    endorser is of one of them. Not checked: that those certificates are valid on the channel (that needs its
+    configuration; committing peers do it). Raises DecodeError.
+    """
+    payload = parse(common_pb2.Payload, content, "Payload")
+    if payload.header.channel_header != proposal.channel_header:
+        raise DecodeError("another channel header than proposed")
+    if payload.header.signature_header != proposal.signature_header:
+        raise DecodeError("another signature header than proposed")
+    transaction = parse(transaction_pb2.Transaction, payload.data, "Transaction")
+    if len(transaction.actions) != 1:
+        raise DecodeError(f"{len(transaction.actions)} actions instead of one")
+    if transaction.actions[0].header != proposal.signature_header:
+        raise DecodeError("another action header than proposed")
+    action = parse(transaction_pb2.ChaincodeActionPayload, transaction.actions[0].payload, "ChaincodeActionPayload")
+    if action.chaincode_proposal_payload != proposal.endorsed_payload:
+        raise DecodeError("another proposal payload than proposed")
+    endorsed = action.action.proposal_response_payload
+    response = parse(proposal_response_pb2.ProposalResponsePayload, endorsed, "ProposalResponsePayload")
+    if response.proposal_hash != proposal.hash():
+        raise DecodeError("endorsements of another proposal")
+    outcome = parse(proposal_pb2.ChaincodeAction, response.extension, "ChaincodeAction")
+    if outcome.chaincode_id.name != proposal.chaincode:
+        raise DecodeError("endorsements of another chaincode")
+    endorsers = tuple(_check_endorsement(e.endorser, e.signature, endorsed) for e in action.action.endorsements)
+    if not endorsers:
+        raise DecodeError("no endorsement")
+    if organizations and not set(endorsers) <= set(organizations):
+        raise DecodeError("an endorsement of an organisation that was not named")
+    return Prepared(content, outcome.response.payload, endorsers)
+
+
+def _check_endorsement(endorser: bytes, signature: bytes, endorsed: bytes) -> str:
+    identity = decode_serialized_identity(endorser)
+    try:
+        key = x509.load_pem_x509_certificate(identity.id_bytes).public_key()
+        if not isinstance(key, ec.EllipticCurvePublicKey):
+            raise DecodeError("an endorser's key is not an ECDSA key")
+        key.verify(signature, endorsed + endorser, ec.ECDSA(hashes.SHA256()))
+    except (ValueError, InvalidSignature, UnsupportedAlgorithm):
+        raise DecodeError("an endorsement that its endorser did not sign") from None
+    return identity.msp_id
+
+
+def sign_payload(payload: bytes, signature: bytes) -> bytes:
+    """Give the envelope of a payload and its signature."""
+    return bytes(common_pb2.Envelope(payload=payload, signature=signature).SerializeToString())
