@@ -83,7 +83,10 @@ class BlockStream:
         """
         method = "DeliverWithPrivateData" if private_data else "Deliver"
         # No deserialiser: the bytes are taken as they came.
-        call = self.channel.grpc.stream_stream(f"/protos.Deliver/{method}")()
+        deliver: grpc.aio.StreamStreamMultiCallable[bytes, bytes] = self.channel.grpc.stream_stream(
+            f"/protos.Deliver/{method}"
+        )
+        call = deliver()
         number = start
         try:
             await call.write(self._request(start, stop))
@@ -93,7 +96,7 @@ class BlockStream:
                         content = await call.read()
                 except TimeoutError:
                     raise BlocksStalledError(f"nothing came for {idle_seconds} seconds", number) from None
-                if content is grpc.aio.EOF:
+                if not isinstance(content, bytes):  # the end of the stream
                     raise BlocksUnavailableError("the stream ended", number)
                 block = _read_response(content, number)
                 if block is None:
@@ -130,22 +133,31 @@ class BlockStream:
 def _read_response(content: bytes, number: int) -> ReceivedBlock | None:
     """Give the block of a DeliverResponse, None for the end; raises BlockStreamError."""
     try:
-        fields = [(found.number, found.wire_type, found.raw, found.content) for found in scan_fields(content)]
-        if len(fields) != 1:
-            raise DecodeError(f"{len(fields)} fields")
-        kind, wire_type, raw, inner = fields[0]
-        if kind == _STATUS and wire_type == 0:
-            return _end(read_varint(raw, 0)[0], number)
-        if wire_type == _BYTES and kind == _BLOCK:
-            return ReceivedBlock(number, inner, {})
-        if wire_type == _BYTES and kind == _BLOCK_AND_PRIVATE_DATA:
-            return _read_block_and_private_data(inner, number)
-        raise DecodeError(f"field {kind}")
+        answer = _read_field(content, number)
     except DecodeError as error:
         raise BlockStreamError(f"not a response with a block: {error}", number) from error
+    if isinstance(answer, ReceivedBlock):
+        return answer
+    _check_end(answer, number)
+    return None
 
 
-def _end(status: int, number: int) -> None:
+def _read_field(content: bytes, number: int) -> ReceivedBlock | int:
+    """Give the block, or the status that ends the stream; a response has one field."""
+    fields = tuple(scan_fields(content))
+    if len(fields) != 1:
+        raise DecodeError(f"{len(fields)} fields")
+    found = fields[0]
+    if found.number == _STATUS and found.wire_type == 0:
+        return read_varint(found.raw, 0)[0]
+    if found.wire_type == _BYTES and found.number == _BLOCK:
+        return ReceivedBlock(number, found.content, {})
+    if found.wire_type == _BYTES and found.number == _BLOCK_AND_PRIVATE_DATA:
+        return _read_block_and_private_data(found.content, number)
+    raise DecodeError(f"field {found.number}")
+
+
+def _check_end(status: int, number: int) -> None:
     if status != common_pb2.SUCCESS:
         kind = _ERRORS.get(status, BlockStreamError)
         name = common_pb2.Status.Name(status) if status in common_pb2.Status.values() else "status"

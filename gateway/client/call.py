@@ -5,7 +5,7 @@ from typing import Final, TypeVar
 import grpc
 from fabric_protos.gateway import gateway_pb2
 from google.protobuf.message import DecodeError
-from google.rpc import status_pb2
+from google.rpc import status_pb2  # type: ignore[import-untyped]  # ships no types
 
 from gateway.client.errors import CallError, PeerDetail
 

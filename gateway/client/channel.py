@@ -67,7 +67,7 @@ class NodeChannel:
 
         Any answer at all will do, so this works on nodes without a health service.
         """
-        check = self.grpc.unary_unary("/grpc.health.v1.Health/Check")
+        check: grpc.aio.UnaryUnaryMultiCallable[bytes, bytes] = self.grpc.unary_unary("/grpc.health.v1.Health/Check")
         try:
             await check(b"", timeout=seconds)
         except grpc.aio.AioRpcError as error:

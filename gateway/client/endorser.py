@@ -33,7 +33,7 @@ class Endorser:
     async def call(
         self, chaincode: str, arguments: Sequence[bytes], *, channel_name: str = "", seconds: float = CALL_SECONDS
     ) -> bytes:
-        """Send a proposal to this peer alone and give the response's payload; without channel name, for the peer itself.
+        """Send a proposal to this peer alone, without channel name for the peer itself; give the response's payload.
 
         Raises EndorserError: the call failed, or the peer answered with a status that is no success (its text in
         `message`).

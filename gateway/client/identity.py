@@ -6,7 +6,7 @@ Signatures are low-S ECDSA over SHA-256 in DER, the only form Fabric accepts (`b
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Final
+from typing import Final, NoReturn
 
 from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
@@ -90,7 +90,7 @@ class SigningIdentity:
         """Name the identity, without its key."""
         return f"SigningIdentity({self.msp_id!r}, sha256={self.certificate.fingerprint(hashes.SHA256()).hex()[:16]})"
 
-    def __reduce__(self) -> str:
+    def __reduce__(self) -> NoReturn:
         """Refuse to be copied or pickled: a key would travel unseen."""
         raise TypeError("a signing identity is not serialised")
 

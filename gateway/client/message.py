@@ -56,7 +56,7 @@ def transaction_id(nonce: bytes, creator: bytes) -> str:
     return sha256(nonce + creator).hexdigest()
 
 
-def build_proposal(  # noqa: PLR0913  # what a proposal is made of
+def build_proposal(
     *,
     channel_name: str,
     chaincode: str,

@@ -43,7 +43,7 @@ def retry_class(error: ClientError) -> RetryClass:
 
 @dataclass(frozen=True, slots=True)
 class RetryPolicy:
-    """At most `attempts` proposals within `total_seconds`; pauses grow from `first_pause` to `longest_pause` seconds."""
+    """At most `attempts` proposals within `total_seconds`; pauses in seconds, growing from first to longest."""
 
     attempts: int = 8
     total_seconds: float = 120.0
