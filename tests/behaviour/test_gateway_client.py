@@ -1,0 +1,289 @@
+"""The client's flow on a network: what an application sees, step by step."""
+
+import asyncio
+from collections.abc import AsyncIterator
+
+import grpc
+import pytest
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
+from fabric_protos.common import common_pb2
+from fabric_protos.orderer import ab_pb2
+from fabric_protos.peer import proposal_response_pb2
+
+from gateway.client.blocks import BlockStream, ReceivedBlock, Stop
+from gateway.client.broadcast import broadcast
+from gateway.client.endorser import Endorser
+from gateway.client.errors import (
+    BlocksBadRequestError,
+    BlocksForbiddenError,
+    BlocksNotFoundError,
+    BlocksUnavailableError,
+    BroadcastError,
+    CommitError,
+    CommitStatusError,
+    EndorseError,
+    EndorserError,
+    EvaluateError,
+    InvalidRequestError,
+    PeerDetail,
+    SubmitError,
+)
+from gateway.client.gateway import Timeouts
+from gateway.client.retry import RetryPolicy
+from tests.support.fake_fabric import Refusal, connected, status_response
+
+MISMATCH = Refusal(
+    grpc.StatusCode.ABORTED, "failed to collect", (("p:1", "OrgMSP", "ProposalResponsePayloads do not match"),)
+)
+MVCC, PHANTOM, POLICY = 11, 12, 10
+
+
+def test_transaction_commits_step_by_step() -> None:
+    async def test() -> None:
+        async with connected() as (fabric, gateway, _):
+            transaction = await gateway.network("ch").contract("service").endorse("open", "客户", b"\x00")
+            assert transaction.result == b"endorsed"
+            status = await (await transaction.submit()).status()
+
+        assert (status.is_valid, status.code, status.block_number) == (True, "VALID", 1)
+        sent = fabric.requests("submit")[0].prepared_transaction
+        key = gateway.identity.certificate.public_key()
+        assert isinstance(key, ec.EllipticCurvePublicKey)
+        key.verify(sent.signature, sent.payload, ec.ECDSA(hashes.SHA256()))
+
+    asyncio.run(test())
+
+
+def test_evaluate_gives_the_answer_and_height_asks_qscc() -> None:
+    async def test() -> None:
+        async with connected() as (fabric, gateway, _):
+            assert await gateway.network("ch").height() == 7
+            assert await Endorser(gateway.identity, gateway.channel).height("ch") == 7
+            assert b"GetChainInfo" in fabric.requests("evaluate")[0].proposed_transaction.proposal_bytes
+            assert b"GetChainInfo" in fabric.requests("endorser")[0].proposal_bytes
+
+    asyncio.run(test())
+
+
+def test_each_step_fails_in_its_own_class_with_id_code_and_peers() -> None:
+    refusal = Refusal(grpc.StatusCode.ABORTED, "no", (("peer0:7051", "OrgMSP", "because"),))
+
+    async def test() -> None:
+        async with connected() as (fabric, gateway, _):
+            contract = gateway.network("ch").contract("service")
+            for step in ("evaluate", "endorse", "submit", "commit_status"):
+                fabric.answer(step, refusal)
+            with pytest.raises(EvaluateError) as evaluated:
+                await contract.evaluate("read")
+            with pytest.raises(EndorseError) as endorsed:
+                await contract.endorse("open")
+            transaction = await contract.endorse("open")
+            with pytest.raises(SubmitError) as submitted:
+                await transaction.submit()
+            with pytest.raises(CommitStatusError) as asked:
+                await transaction.commit.status()
+
+            for caught in (evaluated, endorsed, submitted, asked):
+                assert caught.value.grpc_code == "ABORTED"
+                assert caught.value.details == (PeerDetail("peer0:7051", "OrgMSP", "because"),)
+                assert len(caught.value.tx_id) == 64
+            assert asked.value.tx_id == submitted.value.tx_id == transaction.tx_id
+            assert fabric.requests("endorse")[0].transaction_id == endorsed.value.tx_id
+
+    asyncio.run(test())
+
+
+@pytest.mark.parametrize("verdict", [MVCC, PHANTOM])
+def test_conflict_is_proposed_anew_with_growing_pauses(verdict: int) -> None:
+    async def test() -> None:
+        async with connected() as (fabric, gateway, pauses):
+            fabric.verdicts = [verdict, verdict, 0]
+            done = await gateway.network("ch").contract("service").submit_transaction("open")
+
+            assert len(set(done.attempts)) == 3
+            assert done.attempts[-1] == done.status.tx_id
+            assert pauses == [0.05, 0.1]
+
+    asyncio.run(test())
+
+
+@pytest.mark.parametrize(
+    "refusal",
+    [
+        MISMATCH,
+        Refusal(grpc.StatusCode.UNAVAILABLE, "starting"),
+        Refusal(grpc.StatusCode.FAILED_PRECONDITION, "no combination of peers can be derived which satisfy"),
+    ],
+    ids=["mismatch", "unavailable", "no-combination"],
+)
+def test_passing_trouble_of_endorsing_is_tried_again(refusal: Refusal) -> None:
+    async def test() -> None:
+        async with connected() as (fabric, gateway, _):
+            fabric.answer("endorse", refusal)
+            done = await gateway.network("ch").contract("service").submit_transaction("open")
+            assert len(done.attempts) == 2
+
+    asyncio.run(test())
+
+
+@pytest.mark.parametrize(
+    "refusal",
+    [
+        Refusal(grpc.StatusCode.ABORTED, "failed", (("p:1", "OrgMSP", "chaincode response 500, no"),)),
+        Refusal(grpc.StatusCode.FAILED_PRECONDITION, "access denied"),
+        Refusal(grpc.StatusCode.RESOURCE_EXHAUSTED, "larger than max"),
+    ],
+    ids=["chaincode", "access", "size"],
+)
+def test_lasting_refusals_are_not_tried_again(refusal: Refusal) -> None:
+    async def test() -> None:
+        async with connected() as (fabric, gateway, _):
+            fabric.answer("endorse", refusal)
+            with pytest.raises(EndorseError) as caught:
+                await gateway.network("ch").contract("service").submit_transaction("open")
+            assert len(caught.value.attempts) == 1
+            assert len(fabric.requests("endorse")) == 1
+
+    asyncio.run(test())
+
+
+def test_policy_failure_is_a_commit_error_and_final() -> None:
+    async def test() -> None:
+        async with connected() as (fabric, gateway, _):
+            fabric.verdicts = [POLICY]
+            with pytest.raises(CommitError) as caught:
+                await gateway.network("ch").contract("service").submit_transaction("open")
+            assert (caught.value.validation_code, caught.value.block_number) == ("ENDORSEMENT_POLICY_FAILURE", 1)
+
+    asyncio.run(test())
+
+
+def test_attempts_are_bounded() -> None:
+    async def test() -> None:
+        async with connected() as (fabric, gateway, _):
+            fabric.verdicts = [MVCC] * 5
+            with pytest.raises(CommitError) as caught:
+                await gateway.network("ch").contract("service").submit_transaction("open", retry=RetryPolicy(3))
+            assert len(caught.value.attempts) == 3
+
+    asyncio.run(test())
+
+
+def test_transient_data_needs_named_organisations() -> None:
+    async def test() -> None:
+        async with connected() as (fabric, gateway, _):
+            contract = gateway.network("ch").contract("service")
+            for call in (contract.endorse, contract.submit_transaction, contract.evaluate):
+                with pytest.raises(InvalidRequestError):
+                    await call("open", transient={"profile": b"secret"})
+            assert fabric.asked == []
+
+            transaction = await contract.endorse(
+                "open", transient={"profile": b"secret"}, endorsing_organizations=["OrgMSP"]
+            )
+            assert fabric.requests("endorse")[0].endorsing_organizations == ["OrgMSP"]
+            assert b"secret" not in transaction.envelope
+
+    asyncio.run(test())
+
+
+def test_lost_answer_to_submit_is_settled_by_the_verdict() -> None:
+    async def test() -> None:
+        async with connected() as (fabric, gateway, _):
+
+            def take_and_fail(request: object) -> None:
+                fabric.commit(request)
+                raise RuntimeError("the connection is gone")
+
+            fabric.answer("submit", take_and_fail)
+            done = await gateway.network("ch").contract("service").submit_transaction("open")
+            assert done.status.is_valid
+            assert len(done.attempts) == 1
+
+    asyncio.run(test())
+
+
+def test_unknown_outcome_is_said_and_never_proposed_anew() -> None:
+    async def test() -> None:
+        async with connected(Timeouts(commit_status=0.2)) as (fabric, gateway, _):
+            fabric.answer("submit", Refusal(grpc.StatusCode.UNAVAILABLE, "cut"))
+            with pytest.raises(SubmitError) as caught:
+                await gateway.network("ch").contract("service").submit_transaction("open")
+            assert caught.value.outcome == "unknown"
+            assert len(fabric.requests("endorse")) == 1
+
+    asyncio.run(test())
+
+
+def test_blocks_come_byte_for_byte_with_private_data() -> None:
+    content = b"\x0a\x02\x08\x05\x9a\x06\x03new"  # field 99 is known to nobody
+    entry = b"\x12\x04\x12\x02\x0a\x00"  # number 0 is left out
+    inner = b"\x0a" + bytes([len(content)]) + content + entry
+    responses = {
+        "Deliver": b"\x12" + bytes([len(content)]) + content,
+        "DeliverWithPrivateData": b"\x22" + bytes([len(inner)]) + inner,
+    }
+
+    async def test() -> None:
+        async with connected() as (fabric, gateway, _):
+            stream = BlockStream(gateway.identity, gateway.channel, "ch")
+            for method, response in responses.items():
+
+                async def deliver(_: object, response: bytes = response) -> AsyncIterator[bytes]:
+                    yield response
+                    yield status_response(common_pb2.SUCCESS)
+
+                fabric.deliver = deliver
+                with_private = method == "DeliverWithPrivateData"
+                got = [block async for block in stream.blocks(5, stop=5, private_data=with_private)]
+                assert got == [ReceivedBlock(5, content, {0: b"\x0a\x00"} if with_private else {})]
+                request = fabric.requests(method)[0]
+                seek = ab_pb2.SeekInfo.FromString(common_pb2.Payload.FromString(request.payload).data)
+                assert (seek.start.specified.number, seek.stop.specified.number) == (5, 5)
+
+    asyncio.run(test())
+
+
+@pytest.mark.parametrize(
+    ("status", "kind"),
+    [
+        (404, BlocksNotFoundError),
+        (403, BlocksForbiddenError),
+        (400, BlocksBadRequestError),
+        (503, BlocksUnavailableError),
+    ],
+)
+def test_statuses_of_the_stream_are_named(status: int, kind: type[Exception]) -> None:
+    async def test() -> None:
+        async with connected() as (fabric, gateway, _):
+
+            async def deliver(_: object) -> AsyncIterator[bytes]:
+                yield status_response(status)
+
+            fabric.deliver = deliver
+            with pytest.raises(kind):
+                async for _ in BlockStream(gateway.identity, gateway.channel, "ch").blocks(3, stop=Stop.NEWEST):
+                    pass
+
+    asyncio.run(test())
+
+
+def test_endorser_and_orderer_say_why_they_refuse() -> None:
+    async def test() -> None:
+        async with connected() as (fabric, gateway, _):
+            response = proposal_response_pb2.Response(status=500, message="access denied")
+            fabric.answer("endorser", lambda _: proposal_response_pb2.ProposalResponse(response=response))
+            with pytest.raises(EndorserError) as refused:
+                await Endorser(gateway.identity, gateway.channel).join(b"")
+            assert (refused.value.status, refused.value.message) == (500, "access denied")
+
+            envelope = common_pb2.Envelope(payload=b"p", signature=b"s").SerializeToString()
+            await broadcast(gateway.channel, envelope)
+            fabric.answer("broadcast", lambda _: ab_pb2.BroadcastResponse(status=403, info="policy"))
+            with pytest.raises(BroadcastError) as rejected:
+                await broadcast(gateway.channel, envelope)
+            assert (rejected.value.status, rejected.value.info) == ("FORBIDDEN", "policy")
+            assert rejected.value.outcome == "not_applied"
+
+    asyncio.run(test())
