@@ -63,9 +63,8 @@ class SigningIdentity:
         if parsed.not_valid_after_utc.timestamp() < now:
             raise CredentialError(f"certificate of {msp_id} expired at {parsed.not_valid_after_utc.isoformat()}")
         if parsed.not_valid_before_utc.timestamp() > now:
-            raise CredentialError(
-                f"certificate of {msp_id} is valid from {parsed.not_valid_before_utc.isoformat()} only"
-            )
+            start = parsed.not_valid_before_utc.isoformat()
+            raise CredentialError(f"certificate of {msp_id} is not valid before {start}")
         return cls(msp_id, parsed, certificate, private)
 
     @classmethod

@@ -77,8 +77,8 @@ class _Reader:
                 raise self._error(f"{place}.peers", f"{unknown[0]!r} is not under peers")
             peers[msp_id] = tuple(nodes[peer] for peer in names)
         client = self._mapping(root.get("client") or {}, "client")
-        own = client.get("organization", "")
-        if own and own not in msp_ids:
+        own = client.get("organization") or ""
+        if own and (not isinstance(own, str) or own not in msp_ids):
             raise self._error("client.organization", "not under organizations")
         orderers = self._mapping(root.get("orderers") or {}, "orderers").items()
         return ConnectionProfile(

@@ -11,6 +11,7 @@ from hashlib import sha256
 from typing import Any
 
 import grpc
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from fabric_protos.common import common_pb2, ledger_pb2
 from fabric_protos.gateway import gateway_pb2, gateway_pb2_grpc
 from fabric_protos.orderer import ab_pb2, ab_pb2_grpc
@@ -235,12 +236,6 @@ async def running_fabric() -> AsyncIterator[tuple[FakeFabric, Member]]:
 
 def key_pem(credential: Credential) -> bytes:
     """Give a credential's key in PEM."""
-    from cryptography.hazmat.primitives.serialization import (  # noqa: PLC0415
-        Encoding,
-        NoEncryption,
-        PrivateFormat,
-    )
-
     return credential.key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
 
 

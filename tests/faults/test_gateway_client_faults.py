@@ -1,0 +1,175 @@
+"""The client when connections stall, break or cannot be trusted."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from dataclasses import replace
+
+import grpc
+import pytest
+
+from gateway.client.blocks import BlockStream
+from gateway.client.broadcast import broadcast
+from gateway.client.channel import NodeChannel
+from gateway.client.errors import (
+    BlocksStalledError,
+    BlocksUnavailableError,
+    BroadcastError,
+    CommitStatusError,
+    DialError,
+    EndorseError,
+    TransactionTooLargeError,
+)
+from gateway.client.gateway import Timeouts
+from tests.support.fake_fabric import Refusal, connected, running_fabric
+from tests.support.tls_credential import TlsAuthority
+
+BLOCK = b"\x12\x04\x0a\x02\x08\x05"
+
+
+def test_stalled_stream_is_noticed_and_closed() -> None:
+    async def test() -> None:
+        async with connected() as (fabric, gateway, _):
+
+            async def deliver(_: object) -> AsyncIterator[bytes]:
+                yield BLOCK
+                await asyncio.Event().wait()
+
+            fabric.deliver = deliver
+            got = []
+            with pytest.raises(BlocksStalledError) as caught:
+                async for block in BlockStream(gateway.identity, gateway.channel, "ch").blocks(5, idle_seconds=0.2):
+                    got.append(block.number)
+            assert (got, caught.value.next_block) == ([5], 6)
+            await asyncio.wait_for(fabric.cancelled.wait(), 10)
+
+    asyncio.run(test())
+
+
+def test_cut_stream_says_where_to_go_on() -> None:
+    async def test() -> None:
+        async with connected() as (fabric, gateway, _):
+
+            async def deliver(_: object) -> AsyncIterator[bytes]:
+                yield BLOCK
+                raise Refusal(grpc.StatusCode.UNAVAILABLE, "going down")
+
+            fabric.deliver = deliver
+            with pytest.raises(BlocksUnavailableError) as caught:
+                async for _ in BlockStream(gateway.identity, gateway.channel, "ch").blocks(5):
+                    pass
+            assert caught.value.next_block == 6
+
+    asyncio.run(test())
+
+
+def test_cancelling_a_reader_closes_its_stream() -> None:
+    async def test() -> None:
+        async with connected() as (fabric, gateway, _):
+            started = asyncio.Event()
+
+            async def deliver(_: object) -> AsyncIterator[bytes]:
+                started.set()
+                await asyncio.Event().wait()
+                yield b""
+
+            async def read() -> None:
+                async for _ in BlockStream(gateway.identity, gateway.channel, "ch").blocks(0):
+                    pass
+
+            fabric.deliver = deliver
+            reader = asyncio.create_task(read())
+            await asyncio.wait_for(started.wait(), 10)
+            reader.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await reader
+            await asyncio.wait_for(fabric.cancelled.wait(), 10)
+
+    asyncio.run(test())
+
+
+def test_unknown_transaction_ends_at_the_deadline() -> None:
+    async def test() -> None:
+        async with connected(Timeouts(commit_status=0.2)) as (_, gateway, _):
+            with pytest.raises(CommitStatusError) as caught:
+                await gateway.network("ch").commit("00" * 32).status()
+            assert (caught.value.grpc_code, caught.value.outcome) == ("DEADLINE_EXCEEDED", "unknown")
+
+    asyncio.run(test())
+
+
+def test_authority_that_is_not_trusted_is_refused_and_named() -> None:
+    async def test() -> None:
+        async with running_fabric() as (fabric, member):
+            stranger = replace(member.endpoint, tls_roots=TlsAuthority("stranger").certificate)
+            async with NodeChannel(stranger) as channel:
+                with pytest.raises(DialError, match=rf"{fabric.address}.*CERTIFICATE_VERIFY_FAILED"):
+                    await channel.dial()
+
+    asyncio.run(test())
+
+
+def test_name_that_is_not_the_certificates_is_refused() -> None:
+    async def test() -> None:
+        async with running_fabric() as (_, member):
+            async with NodeChannel(replace(member.endpoint, server_name="other.example")) as channel:
+                with pytest.raises(DialError):
+                    await channel.dial()
+            async with NodeChannel(replace(member.endpoint, server_name="localhost")) as channel:
+                await channel.dial()
+
+    asyncio.run(test())
+
+
+def test_nobody_listening_is_a_dial_error_and_every_call_ends() -> None:
+    async def test() -> None:
+        async with running_fabric() as (_, member):
+            pass
+        async with NodeChannel(member.endpoint) as channel:
+            with pytest.raises(DialError):
+                await channel.dial()
+            with pytest.raises(BroadcastError) as caught:
+                await broadcast(channel, b"")
+            assert caught.value.outcome == "unknown"
+            with pytest.raises(BlocksUnavailableError):
+                async for _ in BlockStream(member.identity, channel, "ch").blocks(0):
+                    pass
+
+    asyncio.run(test())
+
+
+def test_answers_of_more_than_four_mebibytes_arrive() -> None:
+    async def test() -> None:
+        async with connected() as (fabric, gateway, _):
+            fabric.answer("endorse", lambda request: fabric.prepared(request, b"x" * 6_000_000))
+            transaction = await gateway.network("ch").contract("service").endorse("read")
+            assert len(transaction.result) == 6_000_000
+
+    asyncio.run(test())
+
+
+def test_transaction_too_large_for_orderers_is_refused_before_it_is_sent() -> None:
+    async def test() -> None:
+        async with connected() as (fabric, gateway, _):
+            contract = gateway.network("ch").contract("service")
+            with pytest.raises(TransactionTooLargeError):
+                await contract.endorse("put", b"x" * 6_000_000)
+            assert fabric.asked == []
+            fabric.answer("endorse", lambda request: fabric.prepared(request, b"x" * 11_000_000))
+            with pytest.raises(TransactionTooLargeError):
+                await contract.submit_transaction("put")
+            assert fabric.requests("submit") == []
+
+    asyncio.run(test())
+
+
+def test_network_that_never_endorses_ends_by_the_total_time() -> None:
+    async def test() -> None:
+        async with connected() as (fabric, gateway, pauses):
+            seconds = iter([0.0, 50.0, 119.9])
+            gateway = replace(gateway, chance=replace(gateway.chance, monotonic=lambda: next(seconds)))
+            fabric.answer("endorse", *[Refusal(grpc.StatusCode.UNAVAILABLE)] * 8)
+            with pytest.raises(EndorseError) as caught:
+                await gateway.network("ch").contract("service").submit_transaction("open")
+            assert (len(caught.value.attempts), len(pauses)) == (2, 1)
+
+    asyncio.run(test())
