@@ -31,9 +31,9 @@ from gateway.client.errors import (
 )
 from gateway.client.gateway import Timeouts
 from gateway.client.retry import RetryPolicy
-from tests.support.fake_fabric import Refusal, connected, status_response
+from tests.support.fake_fabric import RefusalError, connected, status_response
 
-MISMATCH = Refusal(
+MISMATCH = RefusalError(
     grpc.StatusCode.ABORTED, "failed to collect", (("p:1", "OrgMSP", "ProposalResponsePayloads do not match"),)
 )
 MVCC, PHANTOM, POLICY = 11, 12, 10
@@ -67,7 +67,7 @@ def test_evaluate_gives_the_answer_and_height_asks_qscc() -> None:
 
 
 def test_each_step_fails_in_its_own_class_with_id_code_and_peers() -> None:
-    refusal = Refusal(grpc.StatusCode.ABORTED, "no", (("peer0:7051", "OrgMSP", "because"),))
+    refusal = RefusalError(grpc.StatusCode.ABORTED, "no", (("peer0:7051", "OrgMSP", "because"),))
 
     async def test() -> None:
         async with connected() as (fabric, gateway, _):
@@ -112,12 +112,13 @@ def test_conflict_is_proposed_anew_with_growing_pauses(verdict: int) -> None:
     "refusal",
     [
         MISMATCH,
-        Refusal(grpc.StatusCode.UNAVAILABLE, "starting"),
-        Refusal(grpc.StatusCode.FAILED_PRECONDITION, "no combination of peers can be derived which satisfy"),
+        RefusalError(grpc.StatusCode.UNAVAILABLE, "starting"),
+        RefusalError(grpc.StatusCode.UNKNOWN, "too many requests for /g, exceeding concurrency limit (500)"),
+        RefusalError(grpc.StatusCode.FAILED_PRECONDITION, "no combination of peers can be derived which satisfy"),
     ],
-    ids=["mismatch", "unavailable", "no-combination"],
+    ids=["mismatch", "unavailable", "overload", "no-combination"],
 )
-def test_passing_trouble_of_endorsing_is_tried_again(refusal: Refusal) -> None:
+def test_passing_trouble_of_endorsing_is_tried_again(refusal: RefusalError) -> None:
     async def test() -> None:
         async with connected() as (fabric, gateway, _):
             fabric.answer("endorse", refusal)
@@ -130,13 +131,13 @@ def test_passing_trouble_of_endorsing_is_tried_again(refusal: Refusal) -> None:
 @pytest.mark.parametrize(
     "refusal",
     [
-        Refusal(grpc.StatusCode.ABORTED, "failed", (("p:1", "OrgMSP", "chaincode response 500, no"),)),
-        Refusal(grpc.StatusCode.FAILED_PRECONDITION, "access denied"),
-        Refusal(grpc.StatusCode.RESOURCE_EXHAUSTED, "larger than max"),
+        RefusalError(grpc.StatusCode.ABORTED, "failed", (("p:1", "OrgMSP", "chaincode response 500, no"),)),
+        RefusalError(grpc.StatusCode.FAILED_PRECONDITION, "access denied"),
+        RefusalError(grpc.StatusCode.RESOURCE_EXHAUSTED, "larger than max"),
     ],
     ids=["chaincode", "access", "size"],
 )
-def test_lasting_refusals_are_not_tried_again(refusal: Refusal) -> None:
+def test_lasting_refusals_are_not_tried_again(refusal: RefusalError) -> None:
     async def test() -> None:
         async with connected() as (fabric, gateway, _):
             fabric.answer("endorse", refusal)
@@ -207,7 +208,7 @@ def test_lost_answer_to_submit_is_settled_by_the_verdict() -> None:
 def test_unknown_outcome_is_said_and_never_proposed_anew() -> None:
     async def test() -> None:
         async with connected(Timeouts(commit_status=0.2)) as (fabric, gateway, _):
-            fabric.answer("submit", Refusal(grpc.StatusCode.UNAVAILABLE, "cut"))
+            fabric.answer("submit", RefusalError(grpc.StatusCode.UNAVAILABLE, "cut"))
             with pytest.raises(SubmitError) as caught:
                 await gateway.network("ch").contract("service").submit_transaction("open")
             assert caught.value.outcome == "unknown"

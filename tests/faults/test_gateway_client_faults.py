@@ -1,11 +1,14 @@
 """The client when connections stall, break or cannot be trusted."""
 
 import asyncio
+import hashlib
+import ssl
 from collections.abc import AsyncIterator
 from dataclasses import replace
 
 import grpc
 import pytest
+from fabric_protos.common import common_pb2
 
 from gateway.client.blocks import BlockStream
 from gateway.client.broadcast import broadcast
@@ -20,7 +23,7 @@ from gateway.client.errors import (
     TransactionTooLargeError,
 )
 from gateway.client.gateway import Timeouts
-from tests.support.fake_fabric import Refusal, connected, running_fabric
+from tests.support.fake_fabric import RefusalError, connected, running_fabric, status_response
 from tests.support.tls_credential import TlsAuthority
 
 BLOCK = b"\x12\x04\x0a\x02\x08\x05"
@@ -35,12 +38,32 @@ def test_stalled_stream_is_noticed_and_closed() -> None:
                 await asyncio.Event().wait()
 
             fabric.deliver = deliver
-            got = []
+            blocks = BlockStream(gateway.identity, gateway.channel, "ch").blocks(5, idle_seconds=0.2)
+            assert (await anext(blocks)).number == 5
             with pytest.raises(BlocksStalledError) as caught:
-                async for block in BlockStream(gateway.identity, gateway.channel, "ch").blocks(5, idle_seconds=0.2):
-                    got.append(block.number)
-            assert (got, caught.value.next_block) == ([5], 6)
+                await anext(blocks)
+            assert caught.value.next_block == 6
             await asyncio.wait_for(fabric.cancelled.wait(), 10)
+
+    asyncio.run(test())
+
+
+def test_request_for_blocks_is_bound_to_the_client_certificate() -> None:
+    async def test() -> None:
+        async with running_fabric() as (fabric, member):
+            certificate = TlsAuthority().issue("client")
+            mutual = replace(member.endpoint, client_certificate=certificate.certificate, client_key=certificate.key)
+
+            async def deliver(_: object) -> AsyncIterator[bytes]:
+                yield status_response(200)
+
+            fabric.deliver = deliver
+            async with NodeChannel(mutual) as channel:
+                assert [block async for block in BlockStream(member.identity, channel, "ch").blocks(0, stop=0)] == []
+            payload = common_pb2.Payload.FromString(fabric.requests("Deliver")[0].payload)
+            header = common_pb2.ChannelHeader.FromString(payload.header.channel_header)
+            der = ssl.PEM_cert_to_DER_cert(certificate.certificate.decode())
+            assert header.tls_cert_hash == hashlib.sha256(der).digest()
 
     asyncio.run(test())
 
@@ -51,7 +74,7 @@ def test_cut_stream_says_where_to_go_on() -> None:
 
             async def deliver(_: object) -> AsyncIterator[bytes]:
                 yield BLOCK
-                raise Refusal(grpc.StatusCode.UNAVAILABLE, "going down")
+                raise RefusalError(grpc.StatusCode.UNAVAILABLE, "going down")
 
             fabric.deliver = deliver
             with pytest.raises(BlocksUnavailableError) as caught:
@@ -166,10 +189,10 @@ def test_network_that_never_endorses_ends_by_the_total_time() -> None:
     async def test() -> None:
         async with connected() as (fabric, gateway, pauses):
             seconds = iter([0.0, 50.0, 119.9])
-            gateway = replace(gateway, chance=replace(gateway.chance, monotonic=lambda: next(seconds)))
-            fabric.answer("endorse", *[Refusal(grpc.StatusCode.UNAVAILABLE)] * 8)
+            timed = replace(gateway, chance=replace(gateway.chance, monotonic=lambda: next(seconds)))
+            fabric.answer("endorse", *[RefusalError(grpc.StatusCode.UNAVAILABLE)] * 8)
             with pytest.raises(EndorseError) as caught:
-                await gateway.network("ch").contract("service").submit_transaction("open")
+                await timed.network("ch").contract("service").submit_transaction("open")
             assert (len(caught.value.attempts), len(pauses)) == (2, 1)
 
     asyncio.run(test())

@@ -13,7 +13,7 @@ from fabric_protos.peer import proposal_pb2, proposal_response_pb2, transaction_
 
 from gateway.client.errors import ClientError, PreparedTransactionError
 from tests.support.credential import root_authority
-from tests.support.fake_fabric import Refusal, connected, identity_of, key_pem
+from tests.support.fake_fabric import RefusalError, connected, identity_of, key_pem
 
 CANARY = "canary-5b1f"
 
@@ -154,7 +154,7 @@ def test_arguments_transient_data_and_words_of_chaincodes_are_in_no_text(caplog:
     async def test() -> None:
         async with connected() as (fabric, gateway, _):
             contract = gateway.network("ch").contract("service")
-            refusal = Refusal(grpc.StatusCode.ABORTED, CANARY, (("p:1", "OrgMSP", CANARY),))
+            refusal = RefusalError(grpc.StatusCode.ABORTED, CANARY, (("p:1", "OrgMSP", CANARY),))
             fabric.answer("endorse", refusal)
             transient = {"profile": CANARY.encode()}
             with pytest.raises(ClientError) as caught:

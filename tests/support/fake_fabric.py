@@ -18,7 +18,6 @@ from fabric_protos.orderer import ab_pb2, ab_pb2_grpc
 from fabric_protos.peer import (
     chaincode_pb2,
     events_pb2,
-    events_pb2_grpc,
     peer_pb2_grpc,
     proposal_pb2,
     proposal_response_pb2,
@@ -38,7 +37,7 @@ _LIMIT = [("grpc.max_receive_message_length", -1), ("grpc.max_send_message_lengt
 
 
 @dataclass
-class Refusal(Exception):
+class RefusalError(Exception):
     """A gRPC status to answer, with details per peer: (address, MSP id, message)."""
 
     code: grpc.StatusCode
@@ -66,14 +65,14 @@ class FakeFabric:
 
     endorser: Credential
     asked: list[tuple[str, Any]] = field(default_factory=list)
-    scripts: dict[str, list[Refusal | Script]] = field(default_factory=dict)
+    scripts: dict[str, list[RefusalError | Script]] = field(default_factory=dict)
     verdicts: list[int] = field(default_factory=list)
     committed: dict[str, tuple[int, int]] = field(default_factory=dict)
     deliver: Callable[[Any], AsyncIterator[bytes]] | None = None
     cancelled: asyncio.Event = field(default_factory=asyncio.Event)
     address: str = ""
 
-    def answer(self, step: str, *answers: Refusal | Script) -> None:
+    def answer(self, step: str, *answers: RefusalError | Script) -> None:
         """Line up answers for a step; after them it answers as it does by default."""
         self.scripts.setdefault(step, []).extend(answers)
 
@@ -86,7 +85,7 @@ class FakeFabric:
         self.asked.append((step, request))
         lined_up = self.scripts.get(step)
         script = lined_up.pop(0) if lined_up else default
-        if isinstance(script, Refusal):
+        if isinstance(script, RefusalError):
             await script.abort(context)
             return None
         answer = script(request)
@@ -188,7 +187,7 @@ def _deliver_handler(fabric: FakeFabric, step: str) -> Any:
                     try:
                         async for content in fabric.deliver(request):
                             yield content
-                    except Refusal as refusal:
+                    except RefusalError as refusal:
                         await refusal.abort(context)
         except asyncio.CancelledError:
             fabric.cancelled.set()

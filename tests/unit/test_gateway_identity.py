@@ -78,5 +78,5 @@ def test_msp_folder_is_read(tmp_path: Path) -> None:
 
 
 def test_missing_file_is_named(tmp_path: Path) -> None:
-    with pytest.raises(CredentialError, match="absent.pem"):
+    with pytest.raises(CredentialError, match=r"absent\.pem"):
         SigningIdentity.from_files("OrgMSP", tmp_path / "absent.pem", tmp_path / "key.pem", clock=lambda: NOW)

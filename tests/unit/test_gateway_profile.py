@@ -79,5 +79,5 @@ def test_wrong_field_is_named_with_its_file(tmp_path: Path, place: tuple[str, ..
 def test_what_is_no_profile_is_refused(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "connection.yaml"
     path.write_bytes(content)
-    with pytest.raises(ProfileError, match="connection.yaml"):
+    with pytest.raises(ProfileError, match=r"connection\.yaml"):
         read_profile(path)
