@@ -205,6 +205,40 @@ def test_lost_answer_to_submit_is_settled_by_the_verdict() -> None:
     asyncio.run(test())
 
 
+def test_refused_submit_is_final_and_asks_for_no_verdict() -> None:
+    async def test() -> None:
+        async with connected() as (fabric, gateway, _):
+            refusal = "received unsuccessful response from orderer: status=BAD_REQUEST, info=too large"
+            fabric.answer("submit", RefusalError(grpc.StatusCode.ABORTED, refusal))
+            with pytest.raises(SubmitError) as caught:
+                await gateway.network("ch").contract("service").submit_transaction("open")
+            assert caught.value.outcome == "not_applied"
+            assert fabric.requests("commit_status") == []
+
+    asyncio.run(test())
+
+
+@pytest.mark.parametrize(
+    ("stop", "behavior"),
+    [(Stop.NEWEST, ab_pb2.SeekInfo.FAIL_IF_NOT_READY), (Stop.NEVER, ab_pb2.SeekInfo.BLOCK_UNTIL_READY)],
+    ids=["newest", "never"],
+)
+def test_only_an_endless_stream_waits(stop: Stop, behavior: int) -> None:
+    async def test() -> None:
+        async with connected() as (fabric, gateway, _):
+
+            async def deliver(_: object) -> AsyncIterator[bytes]:
+                yield status_response(common_pb2.SUCCESS)
+
+            fabric.deliver = deliver
+            blocks = BlockStream(gateway.identity, gateway.channel, "ch").blocks(9, stop=stop)
+            assert [block async for block in blocks] == []
+            payload = common_pb2.Payload.FromString(fabric.requests("Deliver")[0].payload)
+            assert ab_pb2.SeekInfo.FromString(payload.data).behavior == behavior
+
+    asyncio.run(test())
+
+
 def test_unknown_outcome_is_said_and_never_proposed_anew() -> None:
     async def test() -> None:
         async with connected(Timeouts(commit_status=0.2)) as (fabric, gateway, _):
