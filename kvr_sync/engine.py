@@ -5,13 +5,16 @@ For one channel and one database.
 One run takes a source from the stored checkpoint to its present end. Consecutive blocks are committed together while
 catching up; each commit moves the checkpoint by compare-and-set in the same database transaction as the rows. When a
 block fails, the good blocks before it are committed and its error is raised; nothing of it is applied.
+
+A long run gives ranges of blocks to worker processes (`kvr_sync.worker_pool`), which do everything that needs neither
+the database nor the state of the chain. What they leave, and every error, is the engine's own.
 """
 
 import itertools
 import logging
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -19,11 +22,14 @@ from kvr_sync import errors
 from kvr_sync.changes import extract_changes
 from kvr_sync.mapping.definition import Mapping as TableMapping
 from kvr_sync.mapping.map import map_block
-from kvr_sync.model import Checkpoint, RawBlock, RowBatch
+from kvr_sync.model import Checkpoint, ConfigFacts, RawBlock, RowBatch
+from kvr_sync.preparation import PreparedRange, RangeContext, accept_range
 from kvr_sync.replay_state import StateReplay, check_commit_hash
 from kvr_sync.source.block_source import BlockSource
+from kvr_sync.store.rows import Run
 from kvr_sync.store.sink import AnchorName, Sink
 from kvr_sync.verify import ChainVerifier, matches_pin
+from kvr_sync.worker_pool import WorkerPool
 from network.protocol import errors as protocol_errors
 from network.protocol.block import Block, header_hash
 from network.protocol.decode import decode_block
@@ -38,6 +44,12 @@ class RunLimits(NamedTuple):
     blocks: int = 1_000
     transactions: int = 2_000
     size_bytes: int = 16 * 1024 * 1024
+    range_bytes: int = 4 * 1024 * 1024
+    """Blocks that a worker process takes at once; they are committed together."""
+    workers: int = 0
+    """Worker processes beside the engine."""
+    alone_bytes: int = 2 * 1024 * 1024
+    """Blocks that are applied before workers are started: a short run does without."""
 
 
 DEFAULT_LIMITS = RunLimits()
@@ -82,6 +94,17 @@ class _Totals:
     quarantined: int = 0
     commit_hashes_verified: int = 0
     codes: Counter[int] = field(default_factory=Counter)
+
+
+@dataclass
+class _Position:
+    """Where a run is: what is committed, and the two machines that go on from there."""
+
+    checkpoint: Checkpoint | None
+    anchor: AnchorName
+    verifier: ChainVerifier
+    replay: StateReplay
+    totals: _Totals = field(default_factory=_Totals)
 
 
 def first_block(source: BlockSource) -> tuple[RawBlock, Block]:
@@ -140,29 +163,65 @@ class Engine:
         Raises the errors of `kvr_sync.errors`; the database then stands after some whole block.
         """
         started = self._clock()
-        totals = _Totals()
         checkpoint = self._sink.checkpoint()
-        anchor = self._anchor(checkpoint)
-        verifier, replay = self._begin(checkpoint)
+        position = _Position(checkpoint, self._anchor(checkpoint), *self._begin(checkpoint))
+
+        def report() -> None:
+            on_progress(Progress(position.totals.blocks, position.totals.transactions, self._source.progress()))
+
+        raws = self._new_blocks(checkpoint)
+        if self._limits.workers:
+            # A generator that stops at a limit of its own: what it did not take stays in `raws`.
+            self._apply(position, _up_to(raws, self._limits.alone_bytes), report, should_stop)
+            first = None if should_stop() or position.checkpoint is None else next(raws, None)
+            if first is not None:
+                self._apply_with_workers(position, itertools.chain([first], raws), report, should_stop)
+        else:
+            self._apply(position, raws, report, should_stop)
+        if position.checkpoint is None:
+            message = f"{self._source.name}: no block yet"
+            raise errors.SourceUnavailableError(message)
+        totals = position.totals
+        return RunSummary(
+            self._channel,
+            position.anchor,
+            position.checkpoint,
+            totals.blocks,
+            totals.transactions,
+            {validation_code_name(code): count for code, count in sorted(totals.codes.items())},
+            totals.quarantined,
+            totals.commit_hashes_verified,
+            self._clock() - started,
+        )
+
+    def _apply(
+        self,
+        position: "_Position",
+        raws: Iterable[RawBlock],
+        report: Callable[[], None],
+        should_stop: Callable[[], bool],
+    ) -> None:
+        """Take blocks through the line one by one; all good ones are committed when it returns or raises."""
         pending: list[RowBatch] = []
         pending_bytes = pending_transactions = 0
 
         def flush() -> None:
-            nonlocal checkpoint, pending_bytes, pending_transactions
+            nonlocal pending_bytes, pending_transactions
             if pending:
-                checkpoint = self._commit(checkpoint, pending, anchor)
-                replay.committed(len(pending))
+                self._commit_batches(position, pending)
+                position.replay.committed(len(pending))
                 pending.clear()
                 pending_bytes = pending_transactions = 0
-                on_progress(Progress(totals.blocks, totals.transactions, self._source.progress()))
+                report()
 
         try:
-            for raw, block in self._new_blocks(checkpoint):
-                verified = verifier.verify(block, raw.content)
-                replayed = check_commit_hash(replay.replay(extract_changes(verified)), block.commit_hash)
+            for raw in raws:
+                block = _decode(raw)
+                verified = position.verifier.verify(block, raw.content)
+                replayed = check_commit_hash(position.replay.replay(extract_changes(verified)), block.commit_hash)
                 batch = map_block(replayed, self._mapping)
                 pending.append(batch)
-                _count(totals, batch)
+                _count(position.totals, batch)
                 pending_bytes += len(raw.content)
                 pending_transactions += len(block.transactions)
                 if (
@@ -177,32 +236,70 @@ class Engine:
             flush()
             raise
         flush()
-        if checkpoint is None:
-            message = f"{self._source.name}: no block yet"
-            raise errors.SourceUnavailableError(message)
-        return RunSummary(
-            self._channel,
-            anchor,
-            checkpoint,
-            totals.blocks,
-            totals.transactions,
-            {validation_code_name(code): count for code, count in sorted(totals.codes.items())},
-            totals.quarantined,
-            totals.commit_hashes_verified,
-            self._clock() - started,
-        )
+
+    def _apply_with_workers(
+        self,
+        position: "_Position",
+        raws: Iterator[RawBlock],
+        report: Callable[[], None],
+        should_stop: Callable[[], bool],
+    ) -> None:
+        """Take ranges of blocks through worker processes, and what they leave through `_apply`."""
+        ranges = _ranges(raws, self._limits)
+        with WorkerPool(self._limits.workers, self._context()) as workers:
+            for part, prepared in workers.prepare(ranges):
+                applied = self._commit_range(position, prepared) if prepared else 0
+                if applied:
+                    report()
+                if applied < len(part) and not should_stop():
+                    config_block = position.verifier.config_block
+                    self._apply(position, part[applied:], report, should_stop)
+                    if position.verifier.config_block != config_block:
+                        workers.context = self._context()
+                if should_stop():
+                    break
+
+    def _commit_range(self, position: "_Position", prepared: PreparedRange) -> int:
+        """Commit what a worker prepared, if it follows where we are; give the number of blocks applied."""
+        if position.checkpoint is None:
+            return 0
+        rows = accept_range(prepared, position.checkpoint, position.verifier.config_block)
+        if rows is None:
+            return 0
+        last = rows[-1]
+        expected, new = position.checkpoint, Checkpoint(last.block_number, last.header_hash, last.commit_hash)
+        run = Run(rows, prepared.rows)
+        self._commit(expected, new, lambda: self._sink.commit_run(expected, run, new, anchor=position.anchor))
+        position.checkpoint = new
+        position.verifier = position.verifier.moved_to(new)
+        position.replay = StateReplay(self._sink.read_values, new.commit_hash)
+        totals = position.totals
+        totals.blocks += len(rows)
+        totals.transactions += sum(row.transaction_count for row in rows)
+        for block in prepared.blocks:
+            totals.codes.update(block.flags)
+        totals.quarantined += prepared.quarantined
+        totals.commit_hashes_verified += sum(row.commit_hash_verified for row in rows)
+        return len(rows)
+
+    def _context(self) -> RangeContext:
+        config_block, facts = self._stored_config()
+        return RangeContext(self._channel, config_block, facts.envelope, self._mapping, self._sink.kind)
 
     def _begin(self, checkpoint: Checkpoint | None) -> tuple[ChainVerifier, StateReplay]:
         commit_hash = checkpoint.commit_hash if checkpoint else None
         replay = StateReplay(self._sink.read_values, commit_hash)
         if checkpoint is None:
             return ChainVerifier(channel=self._channel, pin=self._pin), replay
+        config_block, facts = self._stored_config()
+        return ChainVerifier.resume(self._channel, checkpoint, facts.envelope, config_block), replay
+
+    def _stored_config(self) -> tuple[int, ConfigFacts]:
         stored = self._sink.read_config()
         if stored is None:
             message = f"the database has a checkpoint of channel {self._channel} but no configuration"
             raise errors.SchemaDriftError(message)
-        config_block, facts = stored
-        return ChainVerifier.resume(self._channel, checkpoint, facts.envelope, config_block), replay
+        return stored
 
     def _anchor(self, checkpoint: Checkpoint | None) -> AnchorName:
         """Say what block 0 rests on: `pinned` once a run was given its hash, `unpinned` until then."""
@@ -225,11 +322,10 @@ class Engine:
             raise errors.ConfigurationError(message)
         return "pinned"
 
-    def _new_blocks(self, checkpoint: Checkpoint | None) -> Iterator[tuple[RawBlock, Block]]:
-        """Yield decoded blocks above the checkpoint, once the source was found to agree with it."""
+    def _new_blocks(self, checkpoint: Checkpoint | None) -> Iterator[RawBlock]:
+        """Yield the blocks above the checkpoint, once the source was found to agree with it."""
         if checkpoint is None:
-            for raw in self._source.blocks(0):
-                yield raw, _decode(raw)
+            yield from self._source.blocks(0)
             return
         remaining = self._source.blocks(checkpoint.block_number)
         first = next(remaining, None)
@@ -244,21 +340,24 @@ class Engine:
                 needed = checkpoint.block_number + 1
                 message = f"{self._source.name} begins at block {block.header.number}, block {needed} is needed"
                 raise errors.BlocksNotHeldError(message)
-            yield first, block
-        for raw in remaining:
-            yield raw, _decode(raw)
+            yield first
+        yield from remaining
 
-    def _commit(self, expected: Checkpoint | None, batches: list[RowBatch], anchor: AnchorName) -> Checkpoint:
+    def _commit_batches(self, position: "_Position", batches: list[RowBatch]) -> None:
         last = batches[-1].block
+        expected = position.checkpoint
         new = Checkpoint(last.changes.header.number, last.changes.header_hash, last.commit_hash)
+        self._commit(expected, new, lambda: self._sink.commit(expected, batches, new, anchor=position.anchor))
+        position.checkpoint = new
+
+    def _commit(self, expected: Checkpoint | None, new: Checkpoint, commit: Callable[[], None]) -> None:
         try:
-            self._sink.commit(expected, batches, new, anchor=anchor)
+            commit()
         except errors.CommitOutcomeUnknownError:
             logger.warning("commit_outcome_unknown", extra={"channel": self._channel, "block_number": new.block_number})
             if not self._settle(expected, new):
-                self._sink.commit(expected, batches, new, anchor=anchor)
+                commit()
         logger.debug("blocks_committed", extra={"channel": self._channel, "block_number": new.block_number})
-        return new
 
     def _settle(self, expected: Checkpoint | None, new: Checkpoint) -> bool:
         """Learn from the checkpoint whether a COMMIT without acknowledgement happened; never guess."""
@@ -270,6 +369,36 @@ class Engine:
                     raise
                 self._sleep(SETTLE_PAUSE_SECONDS)
         raise AssertionError  # pragma: no cover - the loop above ends by return or raise
+
+
+def _up_to(raws: Iterator[RawBlock], size_bytes: int) -> Iterator[RawBlock]:
+    """Yield blocks until they make up a size; always the first one."""
+    seen = 0
+    for raw in raws:
+        yield raw
+        seen += len(raw.content)
+        if seen >= size_bytes:
+            return
+
+
+def _ranges(raws: Iterator[RawBlock], limits: RunLimits) -> Iterator[list[RawBlock]]:
+    """Cut blocks into ranges; an error of the source is raised after the range before it."""
+    part: list[RawBlock] = []
+    size = 0
+    failure: errors.KvrSyncError | None = None
+    try:
+        for raw in raws:
+            part.append(raw)
+            size += len(raw.content)
+            if size >= limits.range_bytes or len(part) >= limits.blocks:
+                yield part
+                part, size = [], 0
+    except (errors.SourceError, errors.DecodeError) as error:
+        failure = error
+    if part:
+        yield part
+    if failure is not None:
+        raise failure
 
 
 def _decode(raw: RawBlock) -> Block:

@@ -6,6 +6,7 @@ checkpoint's compare-and-set, not the schedule.
 """
 
 import logging
+import os
 from collections.abc import Callable
 from contextlib import closing
 from dataclasses import dataclass
@@ -16,7 +17,7 @@ from queue import SimpleQueue
 from apscheduler.schedulers.background import BackgroundScheduler
 from apscheduler.triggers.interval import IntervalTrigger
 
-from kvr_sync.engine import Engine, Progress, RunSummary, channel_of, first_block
+from kvr_sync.engine import Engine, Progress, RunLimits, RunSummary, channel_of, first_block
 from kvr_sync.errors import KvrSyncError, SourceUnavailableError
 from kvr_sync.mapping.mapping_file import read_mapping_file
 from kvr_sync.source.block_file import open_block_file
@@ -26,16 +27,24 @@ from kvr_sync.store.sink import RunOutcome, RunResult, Sink
 
 logger = logging.getLogger(__name__)
 
+MAX_WORKERS = 4
+"""Beyond these the one process that writes to the database is what is waited for."""
+
 
 @dataclass(frozen=True)
 class SyncSettings:
-    """What to bring where. `pin`: 32 bytes; `growing`: the file is still being written."""
+    """What to bring where.
+
+    `pin`: 32 bytes; `growing`: the file is still being written; `workers`: processes of a long run, None: one for each
+    core, up to MAX_WORKERS.
+    """
 
     source: Path
     database: str
     mapping: Path | None = None
     pin: bytes | None = None
     growing: bool = False
+    workers: int | None = None
 
 
 def sync_once(
@@ -52,7 +61,10 @@ def sync_once(
     source = open_block_file(settings.source, growing=settings.growing)
     channel = channel_of(first_block(source)[1])
     with closing(open_store(settings.database, channel, mapping=mapping)) as sink:
-        engine = Engine(source, sink, sink.mapping, channel=channel, pin=settings.pin)
+        workers = usable_workers() if settings.workers is None else settings.workers
+        engine = Engine(
+            source, sink, sink.mapping, channel=channel, pin=settings.pin, limits=RunLimits(workers=workers)
+        )
         run_id = sink.begin_run()
         applied = Progress(0, 0, None)
 
@@ -68,6 +80,12 @@ def sync_once(
             raise
         sink.end_run(run_id, _result(summary, stopped=should_stop()))
         return summary
+
+
+def usable_workers() -> int:
+    """Give how many worker processes this machine is good for: one for each core we may use, none for a single one."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return min(cores, MAX_WORKERS) if cores > 1 else 0
 
 
 def _result(summary: RunSummary, *, stopped: bool) -> RunResult:

@@ -63,6 +63,16 @@ Pin = Annotated[
         help="The genesis block you trust: SHA-256 of its file, or its header hash. Without it, block 0 is believed.",
     ),
 ]
+Workers = Annotated[
+    int | None,
+    typer.Option(
+        "--workers",
+        min=0,
+        max=64,
+        metavar="N",
+        help="Processes that prepare blocks in a long run; 0: none. Without it, one for each core, at most 4.",
+    ),
+]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of text.")]
 Channel = Annotated[str | None, typer.Option("--channel", help="Channel, where a database holds more than one.")]
 
@@ -79,11 +89,16 @@ def _audit_group() -> None:
 
 @sync.command()
 def replay(
-    file: Source, database: Database, mapping: MappingFile = None, pin: Pin = None, as_json: Json = False
+    file: Source,
+    database: Database,
+    mapping: MappingFile = None,
+    pin: Pin = None,
+    workers: Workers = None,
+    as_json: Json = False,
 ) -> None:
     """Verify the blocks of a file and bring the tables up to its end; a second time it goes on where it stopped."""
     with _errors_reported(as_json=as_json):
-        settings = SyncSettings(file, database, mapping, _pin(pin))
+        settings = SyncSettings(file, database, mapping, _pin(pin), workers=workers)
         with ProgressDisplay(f"replay {file.name}") as display:
             summary = sync_once(settings, on_progress=display.update)
         if as_json:

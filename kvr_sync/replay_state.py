@@ -57,6 +57,14 @@ class StateReplay:
 
     def replay(self, changes: BlockChanges) -> ReplayedBlock:
         """Derive effects and commit hash of the next block."""
+        writes, updates = self.effects(changes)
+        derived = None
+        if changes.header.number > 0:  # Block 0 has none (`core/ledger/kvledger/kv_ledger.go`).
+            derived = self._commit_hash = commit_hash(changes.flags, updates, self._commit_hash)
+        return ReplayedBlock(changes, writes, derived, commit_hash_verified=False)
+
+    def effects(self, changes: BlockChanges) -> tuple[tuple[EffectiveWrite, ...], Updates]:
+        """Derive what the writes of the next block do, and the state updates that its commit hash is made of."""
         block_number = changes.header.number
         updates: Updates = {}
         writes: list[EffectiveWrite] = []
@@ -69,11 +77,8 @@ class StateReplay:
                 end += 1
             self._replay_transaction(all_writes[position:end], Version(block_number, tx_number), updates, writes)
             position = end
-        derived = None
-        if block_number > 0:  # Block 0 has none (`core/ledger/kvledger/kv_ledger.go`).
-            derived = self._commit_hash = commit_hash(changes.flags, updates, self._commit_hash)
         self._overlay.append(updates)
-        return ReplayedBlock(changes, tuple(writes), derived, commit_hash_verified=False)
+        return tuple(writes), updates
 
     def _replay_transaction(
         self, written: Sequence[Write], version: Version, updates: Updates, out: list[EffectiveWrite]

@@ -105,6 +105,20 @@ class ChainVerifier:
         verifier._config_block = config_block
         return verifier
 
+    def moved_to(self, checkpoint: Checkpoint) -> "ChainVerifier":
+        """Give a verifier that goes on after another checkpoint under the same configuration."""
+        verifier = ChainVerifier(channel=self.channel)
+        verifier._trust = self._trust
+        verifier._config_block = self._config_block
+        verifier._next_number = checkpoint.block_number + 1
+        verifier._previous_hash = checkpoint.header_hash
+        return verifier
+
+    @property
+    def config_block(self) -> int:
+        """The block that brought the configuration in force."""
+        return self._config_block
+
     def verify(self, block: Block, content: bytes) -> VerifiedBlock:
         """Check a block; `content` are the bytes it was decoded from (needed for a pin only).
 

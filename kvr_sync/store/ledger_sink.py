@@ -25,14 +25,25 @@ from sqlalchemy import (
 )
 
 from kvr_sync.errors import CheckpointConflictError
-from kvr_sync.mapping.definition import ColumnType
 from kvr_sync.mapping.definition import Mapping as TableMappings
 from kvr_sync.model import Checkpoint, ConfigFacts, Effect, LedgerKey, RowBatch, StateValue
 from kvr_sync.store.database import READING, Database
 from kvr_sync.store.database_error import DRIVER_ERRORS, driver_errors
 from kvr_sync.store.dictionary import CACHED_KEYS, CACHED_NAMES, Dictionary, ledger_key_digest
+from kvr_sync.store.encoding import DatabaseKind, encoding_for
 from kvr_sync.store.mapped_table import MappedTable
-from kvr_sync.store.rows import ChaincodeName, Encoder, Row, RunIds, ledger_rows, mapped_rows, run_names
+from kvr_sync.store.rows import (
+    CHAINCODE_COLUMN,
+    CREATOR_COLUMN,
+    BlockRow,
+    ChaincodeName,
+    MappedRows,
+    Row,
+    Run,
+    RunRows,
+    block_rows,
+    run_rows,
+)
 from kvr_sync.store.schema import LedgerTables
 from kvr_sync.store.sink import (
     AFTER_CHECKPOINT,
@@ -49,7 +60,6 @@ from kvr_sync.store.sink import (
     no_hook,
 )
 from kvr_sync.store.status import read_status, stored_anchor, stored_checkpoint
-from kvr_sync.store.storable import storable_text
 from network.protocol.read_write_set import Version
 
 LOOKUP_SIZE = 1_000
@@ -84,7 +94,7 @@ class LedgerSink(ABC):
         self._place = store.database.place
         self.tables = store.tables
         self._mapped = store.mapped
-        self._encoders = tuple(tuple(self._encoder(kind) for kind in table.types) for table in store.mapped)
+        self.encoding = encoding_for(self.kind, store.mapping)
         self._hook = hook
         self._clock = clock
         self._connection: Connection | None = None
@@ -96,9 +106,7 @@ class LedgerSink(ABC):
 
     # The edges.
 
-    @abstractmethod
-    def _encoder(self, kind: ColumnType) -> Encoder | None:
-        """Give what turns a mapped value of a type into what the driver takes; None where it takes it as it is."""
+    kind: DatabaseKind
 
     @abstractmethod
     def _encode_time(self, time: datetime) -> object:
@@ -132,26 +140,24 @@ class LedgerSink(ABC):
         self, expected: Checkpoint | None, batches: Sequence[RowBatch], new: Checkpoint, *, anchor: AnchorName
     ) -> None:
         """Move the checkpoint from `expected` to `new` and write the rows of the blocks between, in one transaction."""
-        self._check_run(expected, batches, new)
+        self.commit_run(expected, Run(block_rows(batches), run_rows(batches, self.encoding)), new, anchor=anchor)
+
+    def commit_run(self, expected: Checkpoint | None, run: Run, new: Checkpoint, *, anchor: AnchorName) -> None:
+        """Do the same with rows that are made already, by this sink's `encoding`."""
+        self._check_run(expected, run.blocks, new)
         self._hook(BEFORE_BEGIN)
         known, self._known_at = self._known_at, None
         with self._transaction() as connection:
             # First of all: a second writer fails here, or waits here for the end of ours and then fails.
-            self._move_checkpoint(connection, expected, batches, new, anchor)
+            self._move_checkpoint(connection, expected, run.blocks, new, anchor)
             self._hook(AFTER_CHECKPOINT)
             if known is None or known != expected:
                 self._reload_dictionaries(connection)
-            ids = self._resolve_names(connection, batches)
-            names = [mapped.name for mapped in self._mapped]
-            rows = ledger_rows(batches, ids, names, self._encode_time)
-            for field, table_rows in zip(rows._fields, rows, strict=True):
-                if table_rows:
-                    self._insert(connection, getattr(self.tables, field), table_rows)
+            keys = self._write_ledger_layer(connection, run)
             self._hook(AFTER_HALF_OF_ROWS)
-            for table, (history, current) in enumerate(mapped_rows(batches, ids.keys, self._encoders)):
-                if history:
-                    self._insert(connection, self._mapped[table].history, history)
-                    self._write_current(connection, table, current)
+            for table, rows in enumerate(run.rows.mapped):
+                if rows.history:
+                    self._write_mapped(connection, table, rows, keys)
             self._hook(AFTER_ROWS)
             self._hook(BEFORE_COMMIT)
         self._known_at = new
@@ -285,28 +291,26 @@ class LedgerSink(ABC):
 
     # Parts of a commit.
 
-    def _check_run(self, expected: Checkpoint | None, batches: Sequence[RowBatch], new: Checkpoint) -> None:
+    def _check_run(self, expected: Checkpoint | None, blocks: Sequence[BlockRow], new: Checkpoint) -> None:
         first = 0 if expected is None else expected.block_number + 1
-        numbers = [batch.block.changes.header.number for batch in batches]
-        last = batches[-1].block if batches else None
-        if last is None or numbers != list(range(first, first + len(numbers))):
+        numbers = [block.block_number for block in blocks]
+        if not blocks or numbers != list(range(first, first + len(numbers))):
             raise CheckpointConflictError(f"the blocks of a run must follow {_where(expected)} one by one")
-        if new != Checkpoint(numbers[-1], last.changes.header_hash, last.commit_hash):
+        if new != Checkpoint(numbers[-1], blocks[-1].header_hash, blocks[-1].commit_hash):
             raise CheckpointConflictError(f"the new checkpoint is not that of the last block of the run, {numbers[-1]}")
 
     def _move_checkpoint(
         self,
         connection: Connection,
         expected: Checkpoint | None,
-        batches: Sequence[RowBatch],
+        blocks: Sequence[BlockRow],
         new: Checkpoint,
         anchor: AnchorName,
     ) -> None:
         table = self.tables.checkpoint
         values: dict[str, object] = {**new._asdict(), "updated_at": self._encode_time(self._clock())}
         if expected is None:
-            genesis_hash = batches[0].block.changes.header_hash
-            values |= {"channel": self._channel, "genesis_hash": genesis_hash, "anchor": anchor}
+            values |= {"channel": self._channel, "genesis_hash": blocks[0].header_hash, "anchor": anchor}
             moved = self._insert_once(connection, table, values)
         else:
             if anchor == "pinned":
@@ -336,34 +340,82 @@ class LedgerSink(ABC):
         ):
             dictionary.forget(connection.scalar(select(func.max(number))) or 0)
 
-    def _resolve_names(self, connection: Connection, batches: Sequence[RowBatch]) -> RunIds:
-        """Give every key, identity and chaincode of a run its number, and write rows for the new ones."""
-        tables = self.tables
-        names = run_names(batches)
-        keys = self._keys.resolve(
-            names.keys.values(),
-            lambda digests: self._find(connection, tables.key.c.key_id, tables.key.c.digest, digests),
+    def _write_ledger_layer(self, connection: Connection, run: Run) -> list[int]:
+        """Write the rows of the ledger layer; give the number of every key of the run, by its position."""
+        tables, rows = self.tables, run.rows
+        keys = self._key_numbers(connection, rows)
+        identities = self._identity_numbers(connection, rows)
+        chaincodes = self._chaincode_numbers(connection, rows)
+        ledger = rows.ledger
+        self._insert(connection, tables.block, run.blocks)
+        self._insert(
+            connection,
+            tables.transaction,
+            [
+                (
+                    *row[:CREATOR_COLUMN],
+                    None if row[CREATOR_COLUMN] is None else identities[row[CREATOR_COLUMN]],
+                    None if row[CHAINCODE_COLUMN] is None else chaincodes[row[CHAINCODE_COLUMN]],
+                    *row[CHAINCODE_COLUMN + 1 :],
+                )
+                for row in ledger.transaction
+            ],
         )
-        if keys.fresh:
-            key_of = {digest: key for key, digest in names.keys.items()}
-            rows = [_key_row(number, key_of[digest], digest) for number, digest in keys.fresh]
-            self._insert(connection, tables.key, rows)
-        identities = self._identities.resolve(
-            [digest for digest, _ in names.identities.values()],
-            lambda digests: self._find(connection, tables.identity.c.identity_id, tables.identity.c.digest, digests),
+        for table, with_key_first in (
+            (tables.key_history, ledger.key_history),
+            (tables.private_hash, ledger.private_hash),
+            (tables.refused_write, ledger.refused_write),
+        ):
+            if with_key_first:
+                self._insert(connection, table, [(keys[row[0]], *row[1:]) for row in with_key_first])
+        for table, complete in (
+            (tables.event, ledger.event),
+            (tables.config, ledger.config),
+            (tables.quarantine, [(row[0], keys[row[1]], *row[2:]) for row in ledger.quarantine]),
+        ):
+            if complete:
+                self._insert(connection, table, complete)
+        return keys
+
+    def _write_mapped(self, connection: Connection, table: int, rows: MappedRows, keys: Sequence[int]) -> None:
+        history = [(keys[row[0]], *row[1:]) for row in rows.history]
+        self._insert(connection, self._mapped[table].history, history)
+        current = {
+            keys[position]: None if row is None else (keys[position], *row[1:])
+            for position, row in rows.current.items()
+        }
+        self._write_current(connection, table, current)
+
+    def _key_numbers(self, connection: Connection, rows: RunRows) -> list[int]:
+        key = self.tables.key
+        digests = [digest for _, _, _, digest in rows.keys]
+        resolved = self._keys.resolve(
+            digests, lambda missing: self._find(connection, key.c.key_id, key.c.digest, missing)
         )
-        if identities.fresh:
-            content_of = {digest: (msp_id, content) for content, (digest, msp_id) in names.identities.items()}
-            rows = [(number, digest, *content_of[digest]) for number, digest in identities.fresh]
-            self._insert(connection, tables.identity, rows)
-        chaincodes = self._chaincodes.resolve(names.chaincodes, lambda pairs: self._find_chaincodes(connection, pairs))
-        if chaincodes.fresh:
-            self._insert(connection, tables.chaincode, [(number, *pair) for number, pair in chaincodes.fresh])
-        return RunIds(
-            {key: keys.ids[digest] for key, digest in names.keys.items()},
-            {content: identities.ids[digest] for content, (digest, _) in names.identities.items()},
-            chaincodes.ids,
+        if resolved.fresh:
+            positions = {digest: position for position, digest in enumerate(digests)}
+            self._insert(
+                connection, key, [(number, *rows.keys[positions[digest]]) for number, digest in resolved.fresh]
+            )
+        return [resolved.ids[digest] for digest in digests]
+
+    def _identity_numbers(self, connection: Connection, rows: RunRows) -> list[int]:
+        identity = self.tables.identity
+        digests = [digest for digest, _, _ in rows.identities]
+        resolved = self._identities.resolve(
+            digests, lambda missing: self._find(connection, identity.c.identity_id, identity.c.digest, missing)
         )
+        if resolved.fresh:
+            contents = {entry[0]: entry for entry in rows.identities}
+            self._insert(connection, identity, [(number, *contents[digest]) for number, digest in resolved.fresh])
+        return [resolved.ids[digest] for digest in digests]
+
+    def _chaincode_numbers(self, connection: Connection, rows: RunRows) -> list[int]:
+        """Give the numbers of the chaincodes of a run, writing rows for the new ones."""
+        resolved = self._chaincodes.resolve(rows.chaincodes, lambda pairs: self._find_chaincodes(connection, pairs))
+        if resolved.fresh:
+            self._insert(connection, self.tables.chaincode, [(number, *pair) for number, pair in resolved.fresh])
+        return [resolved.ids[pair] for pair in rows.chaincodes]
 
     def _find_chaincodes(self, connection: Connection, pairs: Sequence[ChaincodeName]) -> dict[ChaincodeName, int]:
         table = self.tables.chaincode
@@ -406,10 +458,6 @@ def chunks(items: Sequence[Any], size: int) -> Iterator[Sequence[Any]]:
     """Cut a sequence into parts of at most `size`."""
     for start in range(0, len(items), size):
         yield items[start : start + size]
-
-
-def _key_row(number: int, key: LedgerKey, digest: bytes) -> Row:
-    return number, storable_text(key.namespace), storable_text(key.collection), key.key, digest
 
 
 def _where(checkpoint: Checkpoint | None) -> str:

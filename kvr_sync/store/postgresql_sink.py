@@ -10,34 +10,19 @@ from typing import Any, NamedTuple, cast
 
 import psycopg
 from psycopg import sql
-from psycopg.adapt import Buffer, Dumper
-from psycopg.pq import Format
 from psycopg.types.string import BytesBinaryDumper
 from sqlalchemy import ARRAY, BigInteger, Column, Connection, Table, any_, bindparam, delete
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.dialects.postgresql.base import PGDialect
 
-from kvr_sync.mapping.definition import ColumnType
+from kvr_sync.store.encoding import DatabaseKind
 from kvr_sync.store.ledger_sink import LedgerSink
-from kvr_sync.store.rows import Encoder, Row
+from kvr_sync.store.rows import Row
 
 _DIALECT = PGDialect()  # type: ignore[no-untyped-call]  # its constructor has no annotations
-_JSONB_OID = psycopg.adapters.types["jsonb"].oid
-_JSONB_VERSION = b"\x01"  # the one version of jsonb's binary form (`src/backend/utils/adt/jsonb.c`, jsonb_recv)
 
-
-class _JsonText(str):
-    """Marks JSON that is text already; mapped JSON is, so that no number passes through a float."""
-
-    __slots__ = ()
-
-
-class _JsonTextDumper(Dumper):
-    format = Format.BINARY
-    oid = _JSONB_OID
-
-    def dump(self, obj: str) -> Buffer:
-        return _JSONB_VERSION + obj.encode()
+_WIRE_TYPES = {"timestamp with time zone": "int8", "numeric": "bytea", "jsonb": "bytea"}
+"""What `kvr_sync.store.encoding` gives for a column of a type: its binary form, which the server takes as it is."""
 
 
 class _CopyTarget(NamedTuple):
@@ -48,16 +33,14 @@ class _CopyTarget(NamedTuple):
 class PostgresqlSink(LedgerSink):
     """A `Sink` in a schema of a PostgreSQL database."""
 
-    def _encoder(self, kind: ColumnType) -> Encoder | None:  # noqa: ARG002  COPY is told the types and encodes them
-        return None
+    kind = DatabaseKind.POSTGRESQL
 
     def _encode_time(self, time: datetime) -> object:
         return time
 
     def _prepare(self, connection: Connection) -> None:
-        """Register JSON text, and make the session's staging tables; they empty themselves at each COMMIT."""
+        """Make the session's staging tables; they empty themselves at each COMMIT."""
         driver = _driver(connection)
-        driver.adapters.register_dumper(_JsonText, _JsonTextDumper)
         # COPY takes the last dumper registered for a type; without this one it would be the slow one for DB-API's
         # Binary.
         driver.adapters.register_dumper(bytes, BytesBinaryDumper)
@@ -125,8 +108,13 @@ def _copy_target(name: sql.Identifier, table: Table) -> _CopyTarget:
     columns = sql.SQL(", ").join(sql.Identifier(column.name) for column in table.columns)
     return _CopyTarget(
         sql.SQL("COPY {} ({}) FROM STDIN (FORMAT BINARY)").format(name, columns),
-        tuple(column.type.compile(dialect=_DIALECT).lower() for column in table.columns),
+        tuple(_wire_type(column) for column in table.columns),
     )
+
+
+def _wire_type(column: Column[Any]) -> str:
+    name = str(column.type.compile(dialect=_DIALECT)).lower()
+    return _WIRE_TYPES.get(name, name)
 
 
 def _identifier(table: Table) -> sql.Identifier:

@@ -1,16 +1,19 @@
-"""A run of blocks as rows, table by table, with numbers for keys, identities and chaincodes. Pure.
+"""A run of blocks as rows, table by table. Pure.
 
-Rows are tuples in the order of the columns in `schema` and `mapped_table`.
+Rows are tuples of plain values in the order of the columns in `schema` and `mapped_table`. Keys, identities and
+chaincodes are named by their position in the run's own lists; the sink, which holds the dictionaries of the database,
+puts the database's numbers in their place. So a run can be made where there is no database, by another process too.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
 from hashlib import sha256
 from typing import Any, NamedTuple
 
-from kvr_sync.model import Effect, LedgerKey, RowBatch, TransactionFacts, WriteKind
+from kvr_sync.model import Effect, LedgerKey, RowBatch, WriteKind
 from kvr_sync.store.dictionary import key_digest
 from kvr_sync.store.storable import MAX_SENTENCE_BYTES, storable_function, storable_text
+from network.protocol.transaction import ChaincodeId
 
 Row = tuple[Any, ...]
 """Values as a driver takes them."""
@@ -26,30 +29,27 @@ _FIRST_SECOND = -62_135_596_800  # 0001-01-01T00:00:00Z, the first moment of `da
 _LAST_SECOND = 253_402_300_799  # 9999-12-31T23:59:59Z, the last
 _NANOS = 1_000_000_000
 _KIND_NAMES = {Effect.PUT: "put", Effect.DELETE: "delete", Effect.VERSION: "metadata"}
+_PUT = WriteKind.PUT
+_EFFECT_PUT = Effect.PUT
 
 
-class RunNames(NamedTuple):
-    """What a run names, each once, in order of first appearance."""
+class Encoding(NamedTuple):
+    """How one kind of database takes values; see `kvr_sync.store.encoding`."""
 
-    keys: dict[LedgerKey, bytes]
-    """Keys with their digests."""
-    identities: dict[bytes, tuple[bytes, str]]
-    """Serialised identities with their digest and MSP id."""
-    chaincodes: dict[ChaincodeName, None]
-
-
-class RunIds(NamedTuple):
-    """The numbers of what a run names."""
-
-    keys: Mapping[LedgerKey, int]
-    identities: Mapping[bytes, int]
-    chaincodes: Mapping[ChaincodeName, int]
+    time: Encoder
+    columns: tuple[tuple[Encoder | None, ...], ...]
+    """By mapped table, one for each column, or None where the value is taken as it is."""
+    tables: tuple[str, ...]
+    """The names of the mapped tables."""
 
 
 class LedgerRows(NamedTuple):
-    """Rows of the ledger layer; the field names are those of `schema.LedgerTables`."""
+    """Rows of the ledger layer; the field names are those of `schema.LedgerTables`.
 
-    block: list[Row]
+    Positions stand where the tables have numbers: of keys in the first column of `key_history`, `private_hash` and
+    `refused_write` and in the second of `quarantine`, of identity and chaincode in `transaction`.
+    """
+
     transaction: list[Row]
     key_history: list[Row]
     private_hash: list[Row]
@@ -59,47 +59,87 @@ class LedgerRows(NamedTuple):
     quarantine: list[Row]
 
 
+CREATOR_COLUMN = 5
+CHAINCODE_COLUMN = 6
+"""Where `LedgerRows.transaction` has positions, or None."""
+
+
 class MappedRows(NamedTuple):
     """What a run does to one mapped table: history rows in order, and the last word on each key it touched."""
 
     history: list[Row]
     current: dict[int, Row | None]
-    """By key number: the row to have now, or None where the key is gone."""
+    """By key position: the row to have now, or None where the key is gone. Rows begin with the key's position."""
 
 
-def run_names(batches: Sequence[RowBatch]) -> RunNames:
-    """Collect what the rows of a run will need numbers for."""
-    keys: dict[LedgerKey, bytes] = {}
-    identities: dict[bytes, tuple[bytes, str]] = {}
-    chaincodes: dict[ChaincodeName, None] = {}
+class RunRows(NamedTuple):
+    """Everything the blocks of a run write, apart from the rows of `ledger_block`."""
+
+    keys: list[tuple[str, str, bytes, bytes]]
+    """Storable namespace and collection, key, digest; a position is an index into this list."""
+    identities: list[tuple[bytes, str, bytes]]
+    """Digest, MSP id, serialised identity."""
+    chaincodes: list[ChaincodeName]
+    ledger: LedgerRows
+    mapped: list[MappedRows]
+
+
+class BlockRow(NamedTuple):
+    """A row of `ledger_block`."""
+
+    block_number: int
+    header_hash: bytes
+    previous_hash: bytes
+    data_hash: bytes
+    commit_hash: bytes | None
+    commit_hash_verified: bool
+    transaction_count: int
+
+
+class Run(NamedTuple):
+    """Consecutive blocks, ready to be written in one database transaction."""
+
+    blocks: list[BlockRow]
+    rows: RunRows
+
+
+def block_rows(batches: Sequence[RowBatch]) -> list[BlockRow]:
+    """Make the rows of `ledger_block`."""
+    rows = []
     for batch in batches:
-        for facts in batch.block.changes.transactions:
-            creator = facts.creator
-            if creator and creator not in identities:
-                identities[creator] = (sha256(creator).digest(), storable_text(facts.msp_id))
-            if facts.chaincode is not None:
-                chaincodes[_chaincode(facts)] = None
-        for source in (batch.block.writes, batch.block.changes.refused, batch.mapped, batch.quarantined):
-            for entry in source:
-                key = entry.key
-                if key not in keys:
-                    keys[key] = key_digest(*key)
-    return RunNames(keys, identities, chaincodes)
+        block = batch.block
+        changes = block.changes
+        header = changes.header
+        rows.append(
+            BlockRow(
+                header.number,
+                changes.header_hash,
+                header.previous_hash,
+                header.data_hash,
+                block.commit_hash,
+                block.commit_hash_verified,
+                len(changes.transactions),
+            )
+        )
+    return rows
 
 
-def ledger_rows(batches: Sequence[RowBatch], ids: RunIds, tables: Sequence[str], time: Encoder) -> LedgerRows:
-    """Make the rows of the ledger layer; `tables` names the mapped tables, `time` encodes a datetime."""
-    rows = LedgerRows([], [], [], [], [], [], [], [])
+def run_rows(batches: Sequence[RowBatch], encoding: Encoding) -> RunRows:
+    """Make the rows of a run, in ledger order."""
+    keys: dict[LedgerKey, int] = {}
+    identities: dict[bytes, tuple[int, str]] = {}
+    chaincodes: dict[ChaincodeName, int] = {}
+    ledger = LedgerRows([], [], [], [], [], [], [])
+    mapped = [MappedRows([], {}) for _ in encoding.columns]
     for batch in batches:
-        _append_block(rows, batch, ids, time)
-        _append_writes(rows, batch, ids.keys)
-        rows.refused_write.extend(_refused(batch, ids.keys))
         number = batch.block.changes.header.number
+        senders = _append_transactions(ledger, batch, identities, chaincodes, encoding.time)
+        _append_writes(ledger, batch, keys)
         for entry in batch.quarantined:
-            rows.quarantine.append(
+            ledger.quarantine.append(
                 (
-                    tables[entry.table],
-                    ids.keys[entry.key],
+                    encoding.tables[entry.table],
+                    keys.setdefault(entry.key, len(keys)),
                     number,
                     entry.tx_number,
                     entry.write_number,
@@ -108,37 +148,15 @@ def ledger_rows(batches: Sequence[RowBatch], ids: RunIds, tables: Sequence[str],
                     entry.value,
                 )
             )
-    return rows
-
-
-def mapped_rows(
-    batches: Sequence[RowBatch], keys: Mapping[LedgerKey, int], encoders: Sequence[Sequence[Encoder | None]]
-) -> list[MappedRows]:
-    """Make the rows of the mapped layer, for each mapped table; `encoders` has one for each column, or None."""
-    results = [MappedRows([], {}) for _ in encoders]
-    encoded = [any(columns) for columns in encoders]
-    nothing = [(None,) * len(columns) for columns in encoders]
-    for batch in batches:
-        if not batch.mapped:
-            continue
-        changes = batch.block.changes
-        number = changes.header.number
-        senders = {
-            facts.tx_number: (storable_text(facts.tx_id), storable_text(facts.msp_id)) for facts in changes.transactions
-        }
-        for table, key, tx_number, write_number, effect, values in batch.mapped:
-            key_id = keys[key]
-            facts = (number, tx_number, write_number, *senders[tx_number])
-            history, current = results[table]
-            if values is None or effect is Effect.DELETE:
-                history.append((key_id, *nothing[table], _KIND_NAMES[effect], *facts))
-                current[key_id] = None
-                continue
-            if encoded[table]:
-                values = _encode(values, encoders[table])  # noqa: PLW2901  the same values, as a driver takes them
-            history.append((key_id, *values, _KIND_NAMES[effect], *facts))
-            current[key_id] = (key_id, *values, *facts)
-    return results
+        if batch.mapped:
+            _append_mapped(mapped, batch, keys, senders, encoding.columns)
+    return RunRows(
+        [(storable_text(key.namespace), storable_text(key.collection), key.key, key_digest(*key)) for key in keys],
+        [(sha256(creator).digest(), msp_id, creator) for creator, (_, msp_id) in identities.items()],
+        list(chaincodes),
+        ledger,
+        mapped,
+    )
 
 
 def claimed_time(seconds: int | None, nanos: int | None) -> datetime | None:
@@ -149,47 +167,59 @@ def claimed_time(seconds: int | None, nanos: int | None) -> datetime | None:
     """
     if seconds is None or not _FIRST_SECOND <= seconds <= _LAST_SECOND or not 0 <= (nanos or 0) < _NANOS:
         return None
-    return _EPOCH + timedelta(seconds=seconds, microseconds=(nanos or 0) // 1000)
+    return _EPOCH + timedelta(0, seconds, (nanos or 0) // 1000)
 
 
-def _chaincode(facts: TransactionFacts) -> ChaincodeName:
-    if facts.chaincode is None:
-        raise ValueError("no chaincode")
-    return storable_text(facts.chaincode.name), storable_text(facts.chaincode.version)
-
-
-def _append_block(rows: LedgerRows, batch: RowBatch, ids: RunIds, time: Encoder) -> None:
-    block = batch.block
-    changes = block.changes
-    header = changes.header
-    number = header.number
-    rows.block.append(
-        (
-            number,
-            changes.header_hash,
-            header.previous_hash,
-            header.data_hash,
-            block.commit_hash,
-            block.commit_hash_verified,
-            len(changes.transactions),
-        )
-    )
-    for facts in changes.transactions:
-        claimed = claimed_time(facts.seconds, facts.nanos)
-        rows.transaction.append(
+def _append_transactions(
+    rows: LedgerRows,
+    batch: RowBatch,
+    identities: dict[bytes, tuple[int, str]],
+    chaincodes: dict[ChaincodeName, int],
+    time: Encoder,
+) -> list[tuple[str, str]]:
+    """Append what is not a write; give id and MSP id of each transaction, as they are stored."""
+    changes = batch.block.changes
+    number = changes.header.number
+    append = rows.transaction.append
+    senders = []
+    for (
+        tx_number,
+        tx_id,
+        header_type,
+        code,
+        creator,
+        msp_id,
+        chaincode,
+        function,
+        seconds,
+        nanos,
+        defect,
+    ) in changes.transactions:
+        stored_id = storable_text(tx_id)
+        if creator:
+            known = identities.get(creator)
+            if known is None:
+                known = identities[creator] = (len(identities), storable_text(msp_id))
+            creator_position: int | None = known[0]
+            stored_msp_id = known[1]
+        else:
+            creator_position, stored_msp_id = None, storable_text(msp_id)
+        senders.append((stored_id, stored_msp_id))
+        claimed = claimed_time(seconds, nanos)
+        append(
             (
                 number,
-                facts.tx_number,
-                storable_text(facts.tx_id),
-                facts.header_type,
-                facts.validation_code,
-                ids.identities[facts.creator] if facts.creator else None,
-                ids.chaincodes[_chaincode(facts)] if facts.chaincode is not None else None,
-                storable_function(facts.function),
-                facts.seconds,
-                facts.nanos,
+                tx_number,
+                stored_id,
+                header_type,
+                code,
+                creator_position,
+                None if chaincode is None else chaincodes.setdefault(_chaincode(chaincode), len(chaincodes)),
+                storable_function(function),
+                seconds,
+                nanos,
                 None if claimed is None else time(claimed),
-                None if facts.defect is None else storable_text(facts.defect, MAX_SENTENCE_BYTES),
+                None if defect is None else storable_text(defect, MAX_SENTENCE_BYTES),
             )
         )
     for event in changes.events:
@@ -198,31 +228,56 @@ def _append_block(rows: LedgerRows, batch: RowBatch, ids: RunIds, time: Encoder)
         )
     if changes.config is not None:
         rows.config.append((number, changes.config.sequence, changes.config.envelope))
+    return senders
 
 
-def _append_writes(rows: LedgerRows, batch: RowBatch, keys: Mapping[LedgerKey, int]) -> None:
-    number = batch.block.changes.header.number
+def _chaincode(chaincode: ChaincodeId) -> ChaincodeName:
+    return storable_text(chaincode.name), storable_text(chaincode.version)
+
+
+def _append_writes(rows: LedgerRows, batch: RowBatch, keys: dict[LedgerKey, int]) -> None:
+    changes = batch.block.changes
+    number = changes.header.number
     public, private = rows.key_history, rows.private_hash
     for tx_number, write_number, key, kind, effect, value, written in batch.block.writes:
         # Where a value came into force it is stored with the row that brought it, whatever the other writes of the
         # key were.
-        kept = value if effect is Effect.PUT else written if kind is WriteKind.PUT else None
+        kept = value if effect is _EFFECT_PUT else written if kind is _PUT else None
         (private if key.collection else public).append(
-            (keys[key], number, tx_number, write_number, int(kind), int(effect), kept)
+            (keys.setdefault(key, len(keys)), number, tx_number, write_number, int(kind), int(effect), kept)
+        )
+    for tx_number, write_number, key, kind, value in changes.refused:
+        rows.refused_write.append(
+            (
+                keys.setdefault(key, len(keys)),
+                number,
+                tx_number,
+                write_number,
+                int(kind),
+                value if kind is _PUT else None,
+            )
         )
 
 
-def _refused(batch: RowBatch, keys: Mapping[LedgerKey, int]) -> list[Row]:
-    changes = batch.block.changes
-    number = changes.header.number
-    return [
-        (keys[key], number, tx_number, write_number, int(kind), value if kind is WriteKind.PUT else None)
-        for tx_number, write_number, key, kind, value in changes.refused
-    ]
-
-
-def _encode(values: Sequence[object], encoders: Sequence[Encoder | None]) -> tuple[object, ...]:
-    return tuple(
-        value if encoder is None or value is None else encoder(value)
-        for value, encoder in zip(values, encoders, strict=True)
-    )
+def _append_mapped(
+    results: Sequence[MappedRows],
+    batch: RowBatch,
+    keys: dict[LedgerKey, int],
+    senders: Sequence[tuple[str, str]],
+    encoders: Sequence[tuple[Encoder | None, ...]],
+) -> None:
+    number = batch.block.changes.header.number
+    for table, key, tx_number, write_number, effect, values in batch.mapped:
+        position = keys.setdefault(key, len(keys))
+        facts = (number, tx_number, write_number, *senders[tx_number])
+        history, current = results[table]
+        if values is None or effect is Effect.DELETE:
+            history.append((position, *(None,) * len(encoders[table]), _KIND_NAMES[effect], *facts))
+            current[position] = None
+            continue
+        encoded = [
+            value if encoder is None or value is None else encoder(value)
+            for value, encoder in zip(values, encoders[table], strict=True)
+        ]
+        history.append((position, *encoded, _KIND_NAMES[effect], *facts))
+        current[position] = (position, *encoded, *facts)

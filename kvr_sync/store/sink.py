@@ -6,6 +6,8 @@ from typing import Final, Literal, NamedTuple, Protocol
 
 from kvr_sync.mapping.definition import Mapping
 from kvr_sync.model import Checkpoint, ConfigFacts, LedgerKey, RowBatch, StateValue
+from kvr_sync.store.encoding import DatabaseKind
+from kvr_sync.store.rows import Run
 
 BEFORE_BEGIN: Final = "before_begin"
 AFTER_CHECKPOINT: Final = "after_checkpoint"
@@ -67,6 +69,8 @@ class Sink(Protocol):
 
     mapping: Mapping
     """The mapping that the tables were made from; without tables when there is none."""
+    kind: DatabaseKind
+    """What kind of database it writes to; `kvr_sync.store.encoding` says how values go there."""
 
     def checkpoint(self) -> Checkpoint | None:
         """Give the last block applied; None before the first."""
@@ -89,6 +93,9 @@ class Sink(Protocol):
         `new`; CommitOutcomeUnknownError where the answer to COMMIT was lost: call `settle`. After any other error
         nothing of the run is applied. `anchor` "pinned" is kept for ever; "unpinned" does not undo it.
         """
+
+    def commit_run(self, expected: Checkpoint | None, run: Run, new: Checkpoint, *, anchor: AnchorName) -> None:
+        """Do the same with rows that are made already, by this sink's `encoding`."""
 
     def settle(self, expected: Checkpoint | None, new: Checkpoint) -> bool:
         """Learn on a fresh connection whether a `commit` of unknown outcome was applied.

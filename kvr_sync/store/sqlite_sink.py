@@ -1,8 +1,7 @@
 """The sink on SQLite: prepared statements run over many rows at once."""
 
 from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime
-from decimal import Decimal
+from datetime import datetime
 from functools import cache
 from typing import Any
 
@@ -12,9 +11,9 @@ from sqlalchemy.dialects.sqlite import dialect, insert
 from sqlalchemy.sql import bindparam
 from sqlalchemy.sql.elements import BindParameter
 
-from kvr_sync.mapping.definition import ColumnType
+from kvr_sync.store.encoding import DatabaseKind, time_text
 from kvr_sync.store.ledger_sink import LOOKUP_SIZE, LedgerSink, chunks
-from kvr_sync.store.rows import Encoder, Row
+from kvr_sync.store.rows import Row
 
 _DIALECT = dialect()
 
@@ -22,12 +21,7 @@ _DIALECT = dialect()
 class SqliteSink(LedgerSink):
     """A `Sink` on an SQLite file. Exact decimals and times are text there, flags 0 and 1."""
 
-    def _encoder(self, kind: ColumnType) -> Encoder | None:
-        if kind is ColumnType.DECIMAL:
-            return _decimal_text
-        if kind is ColumnType.TIMESTAMP:
-            return time_text
-        return None
+    kind = DatabaseKind.SQLITE
 
     def _encode_time(self, time: datetime) -> object:
         return time_text(time)
@@ -59,15 +53,6 @@ class SqliteSink(LedgerSink):
             statement = _find_statement(number, digest, len(chunk))
             found.update((row[0], row[1]) for row in connection.exec_driver_sql(statement, tuple(chunk)))
         return found
-
-
-def time_text(time: datetime) -> str:
-    """Give a time as `YYYY-MM-DDTHH:MM:SS.ffffffZ`, in UTC: text of one width, so that it sorts as time does."""
-    return f"{time.astimezone(UTC).replace(tzinfo=None).isoformat(timespec='microseconds')}Z"
-
-
-def _decimal_text(value: Decimal) -> str:
-    return format(value, "f")
 
 
 @cache

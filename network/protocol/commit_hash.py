@@ -10,12 +10,15 @@ from hashlib import sha256
 from typing import TypeVar
 
 from network.protocol.read_write_set import Version
-from network.protocol.wire import append_varint, varint
+from network.protocol.wire import varint
 
 StateKey = tuple[str, str, bytes]
 """Namespace, collection ("" for public state), key bytes (in a collection: the 32 bytes of the key's hash)."""
 
 K = TypeVar("K", bound=StateKey)
+
+_SHORT_LENGTHS = tuple(bytes((length,)) for length in range(128))
+"""Varints of one byte, by value."""
 
 
 def version_bytes(version: Version) -> bytes:
@@ -34,37 +37,34 @@ def encode_updates(updates: Mapping[K, tuple[bytes | None, Version]]) -> bytes:
     In a collection the value is the value's hash. The namespace "" (channel configuration) is left out. An entry
     names its namespace and its collection only when they differ from the entry before.
     """
-    out = bytearray()
+    entries: list[bytes] = []
     previous_namespace, previous_collection = "", ""
-    version_cache: dict[Version, bytes] = {}
+    versions: dict[Version, bytes] = {}
     for (namespace, collection, key), (value, version) in sorted(updates.items()):
         if not namespace:
             continue
-        entry = bytearray()
+        names = b""
         if namespace != previous_namespace:
-            _append_bytes(entry, 0x0A, namespace.encode())
+            names = _field(b"\x0a", namespace.encode())
             previous_namespace, previous_collection = namespace, ""
         if collection != previous_collection:
-            _append_bytes(entry, 0x12, collection.encode())
+            names += _field(b"\x12", collection.encode())
             previous_collection = collection
-        _append_bytes(entry, 0x1A, key)
-        if value is None:
-            entry += b"\x20\x01"
-        else:
-            _append_bytes(entry, 0x2A, value)
-        encoded = version_cache.get(version)
+        encoded = versions.get(version)
         if encoded is None:
-            encoded = version_cache[version] = version_bytes(version)
-        _append_bytes(entry, 0x32, encoded)
-        _append_bytes(out, 0x0A, entry, keep_empty=True)
-    return bytes(out)
+            encoded = versions[version] = _field(b"\x32", version_bytes(version))
+        written = b"\x20\x01" if value is None else _field(b"\x2a", value)
+        entry = b"".join((names, _field(b"\x1a", key), written, encoded))
+        entries += (b"\x0a", varint(len(entry)), entry)
+    return b"".join(entries)
 
 
-def _append_bytes(out: bytearray, tag: int, content: bytes | bytearray, *, keep_empty: bool = False) -> None:
-    if content or keep_empty:
-        out.append(tag)
-        append_varint(out, len(content))
-        out += content
+def _field(tag: bytes, content: bytes) -> bytes:
+    """Encode a length-delimited field; an empty one is left out, as proto3 does."""
+    if not content:
+        return b""
+    length = len(content)
+    return tag + (_SHORT_LENGTHS[length] if length < 128 else varint(length)) + content
 
 
 def commit_hash(flags: bytes, updates: Mapping[K, tuple[bytes | None, Version]], previous: bytes | None) -> bytes:
@@ -72,4 +72,9 @@ def commit_hash(flags: bytes, updates: Mapping[K, tuple[bytes | None, Version]],
 
     `flags`: one validation code per transaction. `previous` is None for block 1: block 0 has no commit hash.
     """
-    return sha256(varint(len(flags)) + flags + encode_updates(updates) + (previous or b"")).digest()
+    return commit_hash_of(flags, encode_updates(updates), previous)
+
+
+def commit_hash_of(flags: bytes, encoded_updates: bytes, previous: bytes | None) -> bytes:
+    """Derive it from updates that are encoded already."""
+    return sha256(varint(len(flags)) + flags + encoded_updates + (previous or b"")).digest()

@@ -32,7 +32,8 @@ from psycopg.types.string import TextLoader
 from sqlalchemy import URL, Table, make_url
 
 from kvr_sync.changes import extract_changes
-from kvr_sync.engine import Engine, channel_of, first_block
+from kvr_sync.engine import Engine, RunLimits, channel_of, first_block
+from kvr_sync.jobs import usable_workers
 from kvr_sync.mapping.definition import Mapping
 from kvr_sync.mapping.map import map_block
 from kvr_sync.mapping.mapping_file import read_mapping_file
@@ -72,6 +73,12 @@ def _peak_bytes() -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 
 
+def _peak_of_children() -> int:
+    """Give the peak of the largest ended child."""
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * unit
+
+
 def _mapping() -> Mapping:
     return read_mapping_file(MAPPING)
 
@@ -106,13 +113,19 @@ def pure_line(chain: str) -> Measured:
     return Measured(time.perf_counter() - started, _peak_bytes())
 
 
-def whole_line(chain: str, database: str, profile: str | None = None) -> Measured:
-    """Run the engine from the file into an empty store. Making the tables is not part of it."""
+def whole_line(chain: str, database: str, workers_wanted: str, profile: str | None = None) -> Measured:
+    """Run the engine from the file into an empty store. Making the tables is not part of it, starting workers is."""
+    workers = int(workers_wanted)
     raw, block = first_block(open_block_file(Path(chain)))
     mapping = _mapping()
     with closing(open_store(database, channel_of(block), mapping=mapping)) as sink:
         engine = Engine(
-            open_block_file(Path(chain)), sink, mapping, channel=channel_of(block), pin=sha256(raw.content).digest()
+            open_block_file(Path(chain)),
+            sink,
+            mapping,
+            channel=channel_of(block),
+            pin=sha256(raw.content).digest(),
+            limits=RunLimits(workers=workers),
         )
         profiler = cProfile.Profile() if profile else None
         started = time.perf_counter()
@@ -123,7 +136,7 @@ def whole_line(chain: str, database: str, profile: str | None = None) -> Measure
         seconds = time.perf_counter() - started
         if profiler and profile:
             profiler.dump_stats(profile)
-    return Measured(seconds, _peak_bytes())
+    return Measured(seconds, _peak_bytes() + workers * _peak_of_children())
 
 
 def sqlite_bulk(filled: str, database: str) -> Measured:
@@ -261,8 +274,9 @@ def _measure(name: str, arguments: list[str]) -> None:
 class Bench:
     """Databases and files of one benchmark, and the measurements made in them."""
 
-    def __init__(self, chain: Path, folder: Path, server: URL | None, say: Callable[[str], None]) -> None:
+    def __init__(self, chain: Path, folder: Path, server: URL | None, workers: int, say: Callable[[str], None]) -> None:
         self._chain = chain
+        self._workers = workers
         self._folder = folder
         self._server = server
         self._say = say
@@ -284,7 +298,7 @@ class Bench:
 
     def _sqlite(self, number: int) -> None:
         filled, empty = (self._folder / f"{kind}-{number}.db" for kind in ("line", "bulk"))
-        self._note("sqlite", alone(whole_line, self._chain, f"sqlite:///{filled}"))
+        self._note("sqlite", alone(whole_line, self._chain, f"sqlite:///{filled}", self._workers))
         self._note("sqlite bulk", alone(sqlite_bulk, filled, empty))
         for path in self._folder.glob(f"*-{number}.db*"):
             path.unlink()
@@ -295,7 +309,7 @@ class Bench:
             line, rows, copy = (url.render_as_string(hide_password=False) for url in (filled, by_rows, by_copy))
             with _connected(line) as connection:
                 _checkpoint(connection)
-            self._note("postgresql", alone(whole_line, self._chain, line))
+            self._note("postgresql", alone(whole_line, self._chain, line, self._workers))
             self._note("postgresql rows", alone(postgresql_rows, line, rows))
             if not buffers.exists():
                 buffers.mkdir()
@@ -369,6 +383,7 @@ def show(result: dict[str, Any]) -> Iterator[str]:
         f" recorded service week ({size:.0f} MiB of zstandard)"
     )
     yield "one real orderer signature per block, checked; those of submitters and endorsers are placeholders, unchecked"
+    yield f"whole lines: the engine and {result['workers']} worker processes"
     yield "machine: " + ", ".join(f"{name} {value}" for name, value in result["machine"].items())
     if result["postgresql"]:
         yield "PostgreSQL: " + ", ".join(f"{name} {value}" for name, value in result["postgresql"].items())
@@ -403,6 +418,9 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--per-block", type=int, default=100)
     parser.add_argument("--repeat", type=int, default=3)
     parser.add_argument("--databases", default="sqlite,postgresql", help="sqlite, postgresql, or both with a comma")
+    parser.add_argument(
+        "--workers", type=int, default=usable_workers(), help="processes beside the engine (default: as kvr)"
+    )
     parser.add_argument("--json", action="store_true", help="print one JSON object instead of lines")
     parser.add_argument("--profile", choices=["sqlite", "postgresql"], help="profile one run of the line instead")
     parser.add_argument("--measure", nargs="+", help=argparse.SUPPRESS)
@@ -430,11 +448,12 @@ def main(arguments: list[str] | None = None) -> None:
         if options.profile:
             _profile(chain, folder, server, parameters)
             return
-        bench = Bench(chain, folder, server, say)
+        bench = Bench(chain, folder, server, options.workers, say)
         for number in range(options.repeat):
             say(f"round {number + 1} of {options.repeat}")
             bench.round(number, databases)
         result = summary(bench, parameters, chain, server_settings(server) if server else {})
+        result["workers"] = options.workers
     print(json.dumps(result, indent=2) if options.json else "\n".join(show(result)))
 
 
@@ -442,10 +461,10 @@ def _profile(chain: Path, folder: Path, server: URL | None, parameters: Paramete
     """Print where one run of the line spends its time."""
     figures = folder / "profile"
     if server is None:
-        alone(whole_line, chain, f"sqlite:///{folder / 'profile.db'}", figures)
+        alone(whole_line, chain, f"sqlite:///{folder / 'profile.db'}", 0, figures)
     else:
         with fresh_database(server) as url:
-            alone(whole_line, chain, url.render_as_string(hide_password=False), figures)
+            alone(whole_line, chain, url.render_as_string(hide_password=False), 0, figures)
     print(f"{parameters.transactions:,} transactions")
     statistics = pstats.Stats(str(figures))
     for order in ("tottime", "cumulative"):

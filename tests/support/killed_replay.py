@@ -1,7 +1,7 @@
 """A replay that kills itself: run as a program by the fault tests.
 
 Arguments: file, database URL, mapping, blocks per database transaction, crash point, how many times the point is passed
-before the process sends itself SIGKILL.
+before the process sends itself SIGKILL, number of worker processes.
 """
 
 import os
@@ -18,7 +18,7 @@ from kvr_sync.store.opening import open_store
 
 def main() -> None:
     """Replay until the named point is reached for the given time."""
-    file, url, mapping_file, blocks, fatal_point, passes = sys.argv[1:]
+    file, url, mapping_file, blocks, fatal_point, passes, workers = sys.argv[1:]
     remaining = int(passes)
 
     def hook(point: str) -> None:
@@ -30,8 +30,9 @@ def main() -> None:
 
     mapping = read_mapping_file(Path(mapping_file))
     with closing(open_store(url, "consortium", mapping=mapping, hook=hook)) as sink:
-        limits = RunLimits(blocks=int(blocks))
-        Engine(open_block_file(Path(file)), sink, mapping, channel="consortium", limits=limits).run()
+        limits = RunLimits(blocks=int(blocks), alone_bytes=1, workers=int(workers))
+        source = open_block_file(Path(file))
+        Engine(source, sink, mapping, channel="consortium", limits=limits).run()
 
 
 if __name__ == "__main__":

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kvr_sync.store.rows import claimed_time
-from kvr_sync.store.sqlite_sink import time_text
+from kvr_sync.store.encoding import time_text
 
 
 def test_claimed_time_drops_what_is_below_a_microsecond() -> None:

@@ -1,0 +1,148 @@
+"""A range of blocks, verified and turned into rows without the database: what worker processes do while catching up.
+
+Only the plain case is prepared. A range ends before the first block that needs more than its own content and the
+configuration in force: a new configuration, a write whose effect depends on older state, or anything that is wrong.
+From there the engine goes on by itself, block by block, so that every error comes from one place.
+
+What the preparation had to assume, the engine checks before it uses the result (`accept_range`): that the range follows
+the checkpoint, under the configuration that is in force there, and that every commit hash is what the peer recorded.
+"""
+
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple, NoReturn
+
+from kvr_sync.changes import extract_changes
+from kvr_sync.errors import KvrSyncError
+from kvr_sync.mapping.definition import Mapping as TableMapping
+from kvr_sync.mapping.map import map_block
+from kvr_sync.model import Checkpoint, LedgerKey, ReplayedBlock, RowBatch
+from kvr_sync.replay_state import StateReplay
+from kvr_sync.store.encoding import DatabaseKind, encoding_for
+from kvr_sync.store.rows import BlockRow, RunRows, run_rows
+from kvr_sync.verify import ChainVerifier
+from network.protocol.commit_hash import commit_hash_of, encode_updates
+from network.protocol.decode import decode_block
+from network.protocol.errors import ProtocolError
+
+
+class RangeContext(NamedTuple):
+    """What a range is prepared under."""
+
+    channel: str
+    config_block: int
+    config: bytes
+    """ConfigEnvelope in force, which block `config_block` brought."""
+    mapping: TableMapping
+    kind: DatabaseKind
+
+
+class PreparedBlock(NamedTuple):
+    """What the engine needs to know of a prepared block."""
+
+    number: int
+    header_hash: bytes
+    previous_hash: bytes
+    data_hash: bytes
+    flags: bytes
+    encoded_updates: bytes
+    recorded_commit_hash: bytes | None
+
+
+class PreparedRange(NamedTuple):
+    """The blocks of a range up to the first that is not plain, and their rows."""
+
+    config_block: int
+    blocks: tuple[PreparedBlock, ...]
+    rows: RunRows
+    quarantined: int
+
+
+class RangePreparation:
+    """Prepares ranges under one context."""
+
+    def __init__(self, context: RangeContext) -> None:
+        """Take the context; raises ConfigurationError when its configuration cannot be used."""
+        start = Checkpoint(context.config_block, b"", None)
+        self._verifier = ChainVerifier.resume(context.channel, start, context.config, context.config_block)
+        self._context = context
+        self._encoding = encoding_for(context.kind, context.mapping)
+
+    def prepare(self, contents: Sequence[bytes]) -> PreparedRange:
+        """Prepare serialised blocks as far as they are plain; total."""
+        batches: list[RowBatch] = []
+        blocks: list[PreparedBlock] = []
+        replay = StateReplay(_need_state, None)
+        verifier: ChainVerifier | None = None
+        for content in contents:
+            try:
+                block = decode_block(content)
+                if verifier is None:
+                    # That this is the position of the chain is looked at in `accept_range`.
+                    before = Checkpoint(block.header.number - 1, block.header.previous_hash, None)
+                    verifier = self._verifier.moved_to(before)
+                verified = verifier.verify(block, content)
+                if verified.config is not None:
+                    break
+                changes = extract_changes(verified)
+                writes, updates = replay.effects(changes)
+            except (KvrSyncError, ProtocolError, _StateNeededError):
+                break
+            replayed = ReplayedBlock(changes, writes, None, commit_hash_verified=False)
+            batches.append(map_block(replayed, self._context.mapping))
+            header = block.header
+            blocks.append(
+                PreparedBlock(
+                    header.number,
+                    verified.header_hash,
+                    header.previous_hash,
+                    header.data_hash,
+                    block.flags,
+                    encode_updates(updates),
+                    block.commit_hash,
+                )
+            )
+        return PreparedRange(
+            self._context.config_block,
+            tuple(blocks),
+            run_rows(batches, self._encoding),
+            sum(len(batch.quarantined) for batch in batches),
+        )
+
+
+def accept_range(prepared: PreparedRange, position: Checkpoint, config_block: int) -> list[BlockRow] | None:
+    """Give the rows of `ledger_block` for a range that follows `position`; None when it cannot be used as it is.
+
+    Derives the commit hash of every block and compares it with the recorded one.
+    """
+    if prepared.config_block != config_block or not prepared.blocks:
+        return None
+    number, header_hash, commit_hash = position
+    rows = []
+    for block in prepared.blocks:
+        if block.number != number + 1 or block.previous_hash != header_hash:
+            return None
+        commit_hash = commit_hash_of(block.flags, block.encoded_updates, commit_hash)
+        recorded = block.recorded_commit_hash
+        if recorded is not None and recorded != commit_hash:
+            return None
+        number, header_hash = block.number, block.header_hash
+        rows.append(
+            BlockRow(
+                number,
+                header_hash,
+                block.previous_hash,
+                block.data_hash,
+                commit_hash,
+                recorded is not None,
+                len(block.flags),
+            )
+        )
+    return rows
+
+
+class _StateNeededError(Exception):
+    pass
+
+
+def _need_state(_keys: Iterable[LedgerKey]) -> NoReturn:
+    raise _StateNeededError

@@ -1,0 +1,71 @@
+"""How values of the mapping are handed to each kind of database. Pure.
+
+SQLite gets exact decimals and times as text. PostgreSQL gets times, exact decimals and JSON in the binary form of its
+own types, made here and not where rows are written, so that worker processes can do it: a time is the integer of
+microseconds since 2000 that `timestamptz` is on the wire (`src/backend/utils/adt/timestamp.c`, timestamptz_recv), JSON
+is version 1 and its text (`src/backend/utils/adt/jsonb.c`, jsonb_recv).
+"""
+
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+from enum import StrEnum
+from functools import cache
+
+from kvr_sync.mapping.definition import ColumnType
+from kvr_sync.mapping.definition import Mapping as TableMappings
+from kvr_sync.store.rows import Encoder, Encoding
+
+_POSTGRESQL_EPOCH = datetime(2000, 1, 1, tzinfo=UTC)
+_MICROSECOND = timedelta(microseconds=1)
+
+
+class DatabaseKind(StrEnum):
+    """The databases there are sinks for."""
+
+    SQLITE = "sqlite"
+    POSTGRESQL = "postgresql"
+
+
+def encoding_for(kind: DatabaseKind, mapping: TableMappings) -> Encoding:
+    """Give the encoding of a mapping's tables for a kind of database."""
+    encoders = _sqlite_encoders() if kind is DatabaseKind.SQLITE else _postgresql_encoders()
+    return Encoding(
+        encoders[ColumnType.TIMESTAMP],
+        tuple(tuple(encoders.get(column.type) for column in table.columns) for table in mapping.tables),
+        tuple(table.name for table in mapping.tables),
+    )
+
+
+def time_text(time: datetime) -> str:
+    """Give a time as `YYYY-MM-DDTHH:MM:SS.ffffffZ`, in UTC: text of one width, so that it sorts as time does."""
+    return f"{time.astimezone(UTC).replace(tzinfo=None).isoformat(timespec='microseconds')}Z"
+
+
+def _decimal_text(value: Decimal) -> str:
+    return format(value, "f")
+
+
+def _sqlite_encoders() -> Mapping[ColumnType, Encoder]:
+    return {ColumnType.DECIMAL: _decimal_text, ColumnType.TIMESTAMP: time_text}
+
+
+def _postgresql_encoders() -> Mapping[ColumnType, Encoder]:
+    return {ColumnType.DECIMAL: _numeric(), ColumnType.TIMESTAMP: _microseconds, ColumnType.JSON: _jsonb}
+
+
+def _microseconds(time: datetime) -> int:
+    return (time - _POSTGRESQL_EPOCH) // _MICROSECOND
+
+
+def _jsonb(text: str) -> bytes:
+    return b"\x01" + text.encode()
+
+
+@cache
+def _numeric() -> Callable[[Decimal], bytes]:
+    from psycopg import adapters  # noqa: PLC0415  who writes to SQLite does not wait for it
+    from psycopg.adapt import PyFormat  # noqa: PLC0415
+
+    dump = adapters.get_dumper(Decimal, PyFormat.BINARY)(Decimal).dump
+    return lambda value: bytes(dump(value) or b"")

@@ -1,0 +1,96 @@
+"""A worker process: takes ranges of blocks on standard input, gives them back prepared on standard output.
+
+    python -m kvr_sync.worker
+
+Frames are a length (8 bytes, big-endian) and that many bytes, both ways. It ends with its input, so it cannot outlive
+the engine that started it, however that ends. Frames come from that engine and go to it, over pipes that nobody else
+holds.
+"""
+
+import gc
+import marshal
+import pickle
+import signal
+import sys
+from typing import IO, NamedTuple
+
+from kvr_sync.preparation import PreparedBlock, PreparedRange, RangeContext, RangePreparation
+from kvr_sync.store.rows import LedgerRows, MappedRows, RunRows
+
+LENGTH_BYTES = 8
+
+
+class Request(NamedTuple):
+    """A range to prepare; `context` is given with the first range and whenever it changed."""
+
+    context: RangeContext | None
+    contents: list[bytes]
+
+
+def main() -> None:
+    """Answer requests until the input ends."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C goes to the whole group; the engine decides what to end
+    requests, answers = sys.stdin.buffer, sys.stdout.buffer
+    sys.stdout = sys.stderr  # whatever prints must not come between frames
+    preparation: RangePreparation | None = None
+    # Rows are made by the hundred thousand and none of them is part of a cycle: the collector would look at all of
+    # them again and again. It runs between ranges instead.
+    gc.freeze()
+    gc.disable()
+    while True:
+        frame = read_frame(requests)
+        if frame is None:
+            return
+        request: Request = pickle.loads(frame)  # noqa: S301  made by the engine that started us
+        if request.context is not None:
+            preparation = RangePreparation(request.context)
+        if preparation is None:
+            raise ValueError("the first request has no context")
+        write_frame(answers, encode_range(preparation.prepare(request.contents)))
+        del request, frame
+        gc.collect()
+
+
+def encode_range(prepared: PreparedRange) -> bytes:
+    """Encode a prepared range: plain tuples, which `marshal` takes many times faster than objects."""
+    rows = prepared.rows
+    return marshal.dumps(
+        (
+            prepared.config_block,
+            [tuple(block) for block in prepared.blocks],
+            (rows.keys, rows.identities, rows.chaincodes, tuple(rows.ledger), [tuple(table) for table in rows.mapped]),
+            prepared.quarantined,
+        )
+    )
+
+
+def decode_range(content: bytes) -> PreparedRange:
+    """Decode what `encode_range` gave."""
+    config_block, blocks, (keys, identities, chaincodes, ledger, mapped), quarantined = marshal.loads(content)  # noqa: S302  of our own worker
+    return PreparedRange(
+        config_block,
+        tuple(PreparedBlock(*block) for block in blocks),
+        RunRows(keys, identities, chaincodes, LedgerRows(*ledger), [MappedRows(*table) for table in mapped]),
+        quarantined,
+    )
+
+
+def write_frame(stream: IO[bytes], content: bytes) -> None:
+    """Write one frame."""
+    stream.write(len(content).to_bytes(LENGTH_BYTES, "big"))
+    stream.write(content)
+    stream.flush()
+
+
+def read_frame(stream: IO[bytes]) -> bytes | None:
+    """Read one frame; None at the end of the stream, also where a frame was cut short."""
+    prefix = stream.read(LENGTH_BYTES)
+    if len(prefix) < LENGTH_BYTES:
+        return None
+    length = int.from_bytes(prefix, "big")
+    content = stream.read(length)
+    return content if len(content) == length else None
+
+
+if __name__ == "__main__":
+    main()

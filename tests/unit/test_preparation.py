@@ -1,0 +1,109 @@
+"""What a worker prepares, and what the engine demands before it uses it."""
+
+from typing import Any
+
+import pytest
+
+from kvr_sync.mapping.definition import Mapping
+from kvr_sync.model import Checkpoint
+from kvr_sync.preparation import PreparedRange, RangeContext, RangePreparation, accept_range
+from kvr_sync.store.encoding import DatabaseKind
+from kvr_sync.worker import decode_range, encode_range
+from network.protocol.block import header_hash
+from network.protocol.decode import decode_block
+from tests.support.recorded_chain import change_block, load_chain
+
+CHAIN = load_chain("fabric-3.1.5-service-week")
+BLOCKS = [decode_block(content) for content in CHAIN.blocks[:60]]
+GENESIS = Checkpoint(0, header_hash(BLOCKS[0].header), None)
+
+
+def preparation(chain: Any = CHAIN) -> RangePreparation:
+    config = decode_block(chain.blocks[0]).transactions[0].config
+    assert config is not None
+    return RangePreparation(RangeContext("consortium", 0, config, Mapping("none", ()), DatabaseKind.SQLITE))
+
+
+@pytest.fixture(scope="module")
+def prepared() -> PreparedRange:
+    return preparation().prepare(CHAIN.blocks[1:40])
+
+
+def test_a_plain_range_is_prepared_whole_and_accepted(prepared: PreparedRange) -> None:
+    rows = accept_range(prepared, GENESIS, 0)
+
+    assert rows is not None
+    assert [row.block_number for row in rows] == list(range(1, 40))
+    assert [row.header_hash for row in rows] == [header_hash(block.header) for block in BLOCKS[1:40]]
+    assert [row.commit_hash for row in rows] == [block.commit_hash for block in BLOCKS[1:40]]
+    assert all(row.commit_hash_verified for row in rows)
+
+
+def test_a_range_crosses_between_processes_unchanged(prepared: PreparedRange) -> None:
+    assert decode_range(encode_range(prepared)) == prepared
+    assert prepared.rows.ledger.key_history
+
+
+def test_a_range_prepared_under_another_configuration_is_not_used(prepared: PreparedRange) -> None:
+    assert accept_range(prepared, GENESIS, 1) is None
+
+
+def test_a_range_that_does_not_follow_is_not_used(prepared: PreparedRange) -> None:
+    assert accept_range(prepared, GENESIS._replace(block_number=1), 0) is None
+    assert accept_range(prepared, GENESIS._replace(header_hash=bytes(32)), 0) is None
+
+
+def test_a_range_whose_commit_hashes_are_not_the_recorded_ones_is_not_used(prepared: PreparedRange) -> None:
+    assert accept_range(prepared, GENESIS._replace(commit_hash=bytes(32)), 0) is None
+    changed = [
+        block._replace(encoded_updates=b"\x0a\x00") if block.number == 20 else block for block in prepared.blocks
+    ]
+    assert accept_range(prepared._replace(blocks=tuple(changed)), GENESIS, 0) is None
+
+
+def test_a_gap_inside_a_range_is_not_used(prepared: PreparedRange) -> None:
+    assert accept_range(prepared._replace(blocks=prepared.blocks[:5] + prepared.blocks[6:]), GENESIS, 0) is None
+
+
+def test_nothing_prepared_is_nothing_to_use(prepared: PreparedRange) -> None:
+    assert accept_range(prepared._replace(blocks=()), GENESIS, 0) is None
+
+
+def test_a_range_without_recorded_commit_hashes_is_marked_so() -> None:
+    def clear(block: Any) -> None:
+        block.metadata.metadata[4] = b""
+
+    rows = accept_range(preparation().prepare([change_block(b, clear) for b in CHAIN.blocks[1:4]]), GENESIS, 0)
+
+    assert rows is not None
+    assert [row.commit_hash_verified for row in rows] == [False, False, False]
+    assert [row.commit_hash for row in rows] == [block.commit_hash for block in BLOCKS[1:4]]
+
+
+def test_a_range_ends_before_a_block_that_is_wrong() -> None:
+    def spoil(block: Any) -> None:
+        block.data.data[0] += b"\x00"
+
+    contents = [*CHAIN.blocks[1:10], change_block(CHAIN.blocks[10], spoil), *CHAIN.blocks[11:20]]
+
+    assert [block.number for block in preparation().prepare(contents).blocks] == list(range(1, 10))
+
+
+@pytest.mark.parametrize("content", [b"", b"\xff", CHAIN.blocks[5]])
+def test_a_range_ends_before_bytes_that_are_not_the_next_block(content: bytes) -> None:
+    found = preparation().prepare([CHAIN.blocks[1], content, CHAIN.blocks[2]])
+
+    assert [block.number for block in found.blocks] == [1]
+
+
+def test_a_range_ends_before_a_new_configuration() -> None:
+    chain = load_chain("fabric-3.1.5-raft")
+    config_blocks = [
+        number
+        for number, content in enumerate(chain.blocks)
+        if number and decode_block(content).transactions[0].config is not None
+    ]
+
+    found = preparation(chain).prepare(chain.blocks[config_blocks[0] - 1 : config_blocks[0] + 2])
+
+    assert [block.number for block in found.blocks] == [config_blocks[0] - 1]
