@@ -29,6 +29,7 @@ class Group(NamedTuple):
 
 GROUPS = {
     "audit": Group("Ask the tables who wrote what, when, in which block, and why it counts or does not.", "sync"),
+    "chaincode": Group("Serve contracts to the peers of one organisation.", "chaincode"),
     "demo": Group("Replay a recorded week of customer service and look at it as tables.", "network,sync"),
     "sync": Group("Turn the blocks of a channel into verified relational tables.", "sync"),
 }
