@@ -93,6 +93,10 @@ class Handler:
             for running in self._running.values():
                 if running.reply is not None and not running.reply.done():
                     running.reply.set_result(None)
+            for task in ends:
+                task.cancel()
+            if self._tasks:  # each sees its request fail, and may clean up, before it is cancelled
+                await asyncio.wait(self._tasks, timeout=_CANCEL_SECONDS)
             tasks = [*ends, *self._tasks]
             for task in tasks:
                 task.cancel()
@@ -269,5 +273,5 @@ _FIRST_REFUSED = 400
 _LAST_STATUS = 599
 _ENVELOPE_BYTES = 64 * 1024
 """Room for ids, types and lengths around a payload."""
-_CANCEL_SECONDS = 2.0
+_CANCEL_SECONDS = 1.0
 _FLUSH_SECONDS = 5.0

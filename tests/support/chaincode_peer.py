@@ -58,7 +58,7 @@ class Called:
     writes: list[Any]
     requests: list[str]
 
-    def json(self) -> Any:  # noqa: ANN401  # what the contract gave
+    def json(self) -> Any:  # what the contract gave
         """Read the payload."""
         return json.loads(self.payload)
 
@@ -100,7 +100,7 @@ class ChaincodePeer:
         self.keepalives: asyncio.Queue[Any] = asyncio.Queue()
         self.other_chaincode: Callable[[str, Sequence[bytes]], Any] | None = None
         self.ended = asyncio.Event()
-        self._address = address
+        self.address = address
         self._credentials = credentials
         self._sizes = (write_batch, get_multiple)
         self._outgoing: asyncio.Queue[Any] = asyncio.Queue()
@@ -109,11 +109,12 @@ class ChaincodePeer:
         self._number = 0
 
     async def __aenter__(self) -> Self:
+        """Connect, and say READY when the chaincode has registered."""
         options = [("grpc.max_receive_message_length", MAX_BYTES), ("grpc.max_send_message_length", MAX_BYTES)]
         if self._credentials is None:
-            self._channel = grpc.aio.insecure_channel(self._address, options=options)
+            self._channel = grpc.aio.insecure_channel(self.address, options=options)
         else:
-            self._channel = grpc.aio.secure_channel(self._address, self._credentials, options=options)
+            self._channel = grpc.aio.secure_channel(self.address, self._credentials, options=options)
         self._call = chaincode_shim_pb2_grpc.ChaincodeStub(self._channel).Connect(self._messages())
         self._reader = asyncio.create_task(self._read())
         try:
@@ -132,6 +133,7 @@ class ChaincodePeer:
         return self
 
     async def __aexit__(self, *exc_info: object) -> None:
+        """Break the stream."""
         await self.cut()
 
     async def cut(self) -> None:
@@ -141,7 +143,7 @@ class ChaincodePeer:
         await asyncio.gather(self._reader, return_exceptions=True)
         await self._channel.close()
 
-    def send(self, message: Any) -> None:  # noqa: ANN401  # generated without types
+    def send(self, message: Any) -> None:  # generated without types
         """Send any message."""
         self._outgoing.put_nowait(message)
 
@@ -169,12 +171,12 @@ class ChaincodePeer:
         self._simulations[CHANNEL, tx_id] = simulation
         return simulation.answer
 
-    async def call(self, *arguments: str | bytes, **options: Any) -> Called:  # noqa: ANN401  # see `propose`
+    async def call(self, *arguments: str | bytes, **options: Any) -> Called:  # see `propose`
         """Run a transaction and commit what it wrote when it is endorsed."""
         called: Called = await asyncio.wait_for(self.propose(*arguments, **options), DEADLINE_SECONDS)
         return called
 
-    def release(self, message: Any) -> None:  # noqa: ANN401  # generated without types
+    def release(self, message: Any) -> None:  # generated without types
         """Answer a request that was held."""
         self._respond(message)
 
@@ -195,7 +197,7 @@ class ChaincodePeer:
                 if not simulation.answer.done():
                     simulation.answer.cancel()
 
-    def _take(self, message: Any) -> None:  # noqa: ANN401
+    def _take(self, message: Any) -> None:
         self.received.append(message)
         if message.type == Message.REGISTER:
             self._registered.set_result(chaincode_pb2.ChaincodeID.FromString(message.payload).name)
@@ -217,7 +219,7 @@ class ChaincodePeer:
             else:
                 self._respond(message)
 
-    def _respond(self, message: Any) -> None:  # noqa: ANN401
+    def _respond(self, message: Any) -> None:
         kind = Message.Type.Name(message.type)
         reply = Message(type=Message.RESPONSE, txid=message.txid, channel_id=message.channel_id)
         simulation = self._simulations.get((message.channel_id, message.txid))
@@ -233,7 +235,7 @@ class ChaincodePeer:
         simulation.busy = False
         self.send(reply)
 
-    def _finish(self, message: Any) -> None:  # noqa: ANN401
+    def _finish(self, message: Any) -> None:
         simulation = self._simulations.pop((message.channel_id, message.txid), None)
         if simulation is None or simulation.answer.done():
             return
@@ -252,7 +254,7 @@ class ChaincodePeer:
             Called(response.status, response.payload, response.message, event, simulation.writes, simulation.requests)
         )
 
-    def _commit(self, record: Any, tx_id: str) -> None:  # noqa: ANN401
+    def _commit(self, record: Any, tx_id: str) -> None:
         place = (record.collection, record.key)
         if record.type == Record.PUT_STATE_METADATA:
             self.metadata[place] = record.metadata.value
@@ -374,7 +376,7 @@ class ChaincodePeer:
         return bytes(self.other_chaincode(spec.chaincode_id.name, list(spec.input.args)).SerializeToString())
 
 
-def proposed(given: Any, tx_id: str, creator: bytes, transient: Mapping[str, bytes], timestamp: int) -> Any:  # noqa: ANN401
+def proposed(given: Any, tx_id: str, creator: bytes, transient: Mapping[str, bytes], timestamp: int) -> Any:
     """Give the TRANSACTION message: the input, and the whole proposal around it."""
     channel_header = common_pb2.ChannelHeader(type=3, channel_id=CHANNEL, tx_id=tx_id)
     channel_header.timestamp.seconds, channel_header.timestamp.nanos = divmod(timestamp, 10**9)
@@ -392,18 +394,28 @@ def proposed(given: Any, tx_id: str, creator: bytes, transient: Mapping[str, byt
 class RunningServer:
     """A chaincode server in plaintext on a port of the kernel's choice, with one peer connected to it."""
 
-    def __init__(self, invoke: Invoke, *, msp_id: str = "ServiceMSP", seconds: float = 10.0, **offers: int) -> None:
+    def __init__(
+        self,
+        invoke: Invoke,
+        *,
+        msp_id: str = "ServiceMSP",
+        seconds: float = 10.0,
+        write_batch: int = 0,
+        get_multiple: int = 0,
+    ) -> None:
         settings = ServerSettings(
             "127.0.0.1:0", "service:0a1b", msp_id, None, grace_seconds=5.0, transaction_seconds=seconds
         )
         self.server = ChaincodeServer(invoke, settings)
-        self._offers = offers
+        self._sizes = (write_batch, get_multiple)
 
     async def __aenter__(self) -> ChaincodePeer:
+        """Start, and give the peer."""
         port = await self.server.start()
-        self.peer = ChaincodePeer(f"127.0.0.1:{port}", **self._offers)
+        self.peer = ChaincodePeer(f"127.0.0.1:{port}", write_batch=self._sizes[0], get_multiple=self._sizes[1])
         return await self.peer.__aenter__()
 
     async def __aexit__(self, *exc_info: object) -> None:
+        """Break the stream."""
         await self.peer.cut()
         await self.server.stop()

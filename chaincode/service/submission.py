@@ -1,0 +1,49 @@
+"""Request keys: whoever sends the same request twice gets the first answer, and nothing is written twice.
+
+The record of a request key stands beside what it guards: in public state, or in the collection of a private write, as
+a private-only transaction must not touch public state. Keys of one organisation do not meet those of another.
+"""
+
+import hashlib
+from typing import Any
+
+from chaincode.contract.codec import encode_json
+from chaincode.contract.context import Context
+from chaincode.errors import ConflictError
+from chaincode.service.record import SCHEMA, Document, check_identifier, decode_record, encode_record
+from chaincode.shim.composite_key import create_composite_key
+
+
+class Submission:
+    """One use of a request key."""
+
+    def __init__(self, context: Context, key: str, collection: str, first: Document | None, digest: str) -> None:
+        self._context = context
+        self._key = key
+        self._collection = collection
+        self._digest = digest
+        self.first_result: Any = None if first is None else first["result"]
+        self.is_repeated = first is not None
+
+    async def finish(self, result: Document) -> Document:
+        """Record the result under the request key and give it."""
+        record = encode_record({"digest": self._digest, "result": result, "schema": SCHEMA})
+        stub = self._context.stub
+        if self._collection:
+            await stub.put_private_data(self._collection, self._key, record)
+        else:
+            await stub.put_state(self._key, record)
+        return result
+
+
+async def begin_submission(context: Context, request_key: str, content: list[Any], collection: str = "") -> Submission:
+    """Look the request key up; raises ConflictError when it was used with other content."""
+    check_identifier(request_key, "request_key")
+    key = create_composite_key("submission", [context.client.msp_id, request_key])
+    digest = hashlib.sha256(encode_json([context.function, *content])).hexdigest()
+    stub = context.stub
+    found = await (stub.get_private_data(collection, key) if collection else stub.get_state(key))
+    first = None if found is None else decode_record(found)
+    if first is not None and first["digest"] != digest:
+        raise ConflictError("this request key was used for another request")
+    return Submission(context, key, collection, first, digest)
