@@ -7,6 +7,8 @@ ProtocolError
 +- IdentityError          an identity is not valid in the channel
 +- PolicyError            a set of signatures does not satisfy a policy
 +- CompositeKeyError      parts cannot make a composite key
++- DefinitionError        a chaincode definition cannot be approved or committed
+   +- NotDefinedError     no definition of this chaincode is committed
 """
 
 from typing import ClassVar
@@ -52,3 +54,15 @@ class CompositeKeyError(ProtocolError):
     """Parts cannot make a composite key; the text names the part by its position, never its content."""
 
     code = "composite_key"
+
+
+class DefinitionError(ProtocolError):
+    """A chaincode definition cannot be approved or committed; the text is the one Fabric's peers give."""
+
+    code = "definition_error"
+
+
+class NotDefinedError(DefinitionError):
+    """No definition of this chaincode is committed on the channel."""
+
+    code = "not_defined"

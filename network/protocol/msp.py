@@ -89,7 +89,8 @@ class _OrganizationalUnit(NamedTuple):
     certifiers_id: bytes
 
 
-def _definition_name(definition: MspDefinition) -> str:
+def definition_name(definition: MspDefinition) -> str:
+    """Give the MSP ID of a definition; raises DecodeError, and ConfigurationError for a type that does not exist."""
     if definition.msp_type == TYPE_FABRIC:
         return str(parse(msp_config_pb2.FabricMSPConfig, definition.content, "FabricMSPConfig").name)
     if definition.msp_type == TYPE_IDEMIX:
@@ -445,7 +446,7 @@ class ChannelMsps:
         unique: dict[str, MspDefinition] = {}
         for definition in definitions:
             try:
-                name = _definition_name(definition)
+                name = definition_name(definition)
             except DecodeError as error:
                 raise ConfigurationError(str(error)) from error
             if not name:

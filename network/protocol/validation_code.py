@@ -3,8 +3,25 @@
 from fabric_protos.peer.transaction_pb2 import TxValidationCode
 
 VALID = 0
+BAD_PAYLOAD = 2
+BAD_COMMON_HEADER = 3
+BAD_CREATOR_SIGNATURE = 4
+INVALID_ENDORSER_TRANSACTION = 5
+INVALID_CONFIG_TRANSACTION = 6
+UNSUPPORTED_TX_PAYLOAD = 7
+BAD_PROPOSAL_TXID = 8
+DUPLICATE_TXID = 9
+ENDORSEMENT_POLICY_FAILURE = 10
+MVCC_READ_CONFLICT = 11
+PHANTOM_READ_CONFLICT = 12
+BAD_HEADER_EXTENSION = 19
+BAD_RESPONSE_PAYLOAD = 21
+BAD_RWSET = 22
+ILLEGAL_WRITESET = 23
+INVALID_CHAINCODE = 25
 NOT_VALIDATED = 254
 """The initial value inside a peer: never a verdict, and never found in a committed block."""
+INVALID_OTHER_REASON = 255
 
 _NAMES: dict[int, str] = {number: name for name, number in TxValidationCode.items()}
 
