@@ -31,6 +31,7 @@ GROUPS = {
     "audit": Group("Ask the tables who wrote what, when, in which block, and why it counts or does not.", "sync"),
     "chaincode": Group("Serve contracts to the peers of one organisation.", "chaincode"),
     "demo": Group("Replay a recorded week of customer service and look at it as tables.", "network,sync"),
+    "gateway": Group("Serve applications over HTTP on a Fabric network.", "gateway"),
     "sync": Group("Turn the blocks of a channel into verified relational tables.", "sync"),
 }
 

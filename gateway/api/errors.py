@@ -6,7 +6,9 @@ GatewayServiceError
 +- AuthenticationError  401   no token, or none that counts
 +- AccessDeniedError    403   the user, or the contract, does not allow it
 +- NotFoundError        404
-+- ConflictError        409   state, or a concurrent transaction, stands against it
++- ConflictError        409   state of the ledger stands against it
++- CommitRejectedError  409   a block holds the transaction, refused: somebody else was first. Try again
+|  +- PolicyRejectedError 502 a block holds it, refused for another reason. Trying again does not help
 +- PayloadTooLargeError 413
 +- EndorsementError     502   endorsers failed, disagreed or refused for reasons of their own
 +- UpstreamUnavailableError 503
@@ -74,6 +76,27 @@ class ConflictError(GatewayServiceError):
     code = "conflict"
     status = 409
     title = "In conflict with the present state"
+
+
+class CommitRejectedError(GatewayServiceError):
+    """A block holds the transaction and refuses it: another one changed what it had read. A new try may pass."""
+
+    code = "commit_rejected"
+    status = 409
+    title = "Another transaction came first"
+
+    def __init__(self, detail: str, *, tx_id: str, validation_code: str, block_number: int | None) -> None:
+        super().__init__(detail, tx_id=tx_id)
+        self.validation_code = validation_code
+        self.block_number = block_number
+
+
+class PolicyRejectedError(CommitRejectedError):
+    """A block holds the transaction and refuses it for a reason that no new try mends; operators look into it."""
+
+    code = "commit_refused"
+    status = 502
+    title = "The channel refused the transaction"
 
 
 class PayloadTooLargeError(GatewayServiceError):

@@ -9,7 +9,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
-from gateway.api.errors import AuthenticationError, GatewayServiceError, InvalidRequestError
+from gateway.api.errors import AuthenticationError, CommitRejectedError, GatewayServiceError, InvalidRequestError
 
 MEDIA_TYPE = "application/problem+json"
 MAXIMUM_FAULTS = 20
@@ -45,7 +45,10 @@ async def _service_error(_request: Request, error: Exception) -> JSONResponse:
         headers["WWW-Authenticate"] = "Bearer"
     if error.status == HTTPStatus.SERVICE_UNAVAILABLE:
         headers["Retry-After"] = str(RETRY_AFTER_SECONDS)
-    return problem(error.status, error.code, error.title, error.detail, headers=headers, tx_id=error.tx_id)
+    facts: dict[str, object] = {"tx_id": error.tx_id}
+    if isinstance(error, CommitRejectedError):
+        facts |= {"validation_code": error.validation_code, "block_number": error.block_number}
+    return problem(error.status, error.code, error.title, error.detail, headers=headers, **facts)
 
 
 async def _validation_error(_request: Request, error: Exception) -> JSONResponse:

@@ -10,7 +10,7 @@ import ssl
 from pathlib import Path
 from typing import NamedTuple
 
-import httpx
+import httpx2
 
 from network.errors import ReadinessError
 
@@ -34,14 +34,14 @@ async def join_orderer(address: str, genesis_block: bytes, channel: str, credent
 
     Raises ReadinessError when it does not answer in time or refuses, with its reason.
     """
-    async with httpx.AsyncClient(
+    async with httpx2.AsyncClient(
         base_url=f"https://{address}", verify=_tls(credential), timeout=TIMEOUT_SECONDS, trust_env=False
     ) as client:
         await _listening(client, address)
-        if (await client.get(f"{PATH}/{channel}")).status_code == httpx.codes.OK:
+        if (await client.get(f"{PATH}/{channel}")).status_code == httpx2.codes.OK:
             return
         answer = await client.post(PATH, files={"config-block": ("genesis.block", genesis_block)})
-        if answer.status_code not in (httpx.codes.CREATED, httpx.codes.OK):
+        if answer.status_code not in (httpx2.codes.CREATED, httpx2.codes.OK):
             raise ReadinessError(f"orderer at {address} does not join channel {channel}: {_reason(answer)}")
 
 
@@ -51,13 +51,13 @@ def _tls(credential: ClientCredential) -> ssl.SSLContext:
     return context
 
 
-async def _listening(client: httpx.AsyncClient, address: str) -> None:
+async def _listening(client: httpx2.AsyncClient, address: str) -> None:
     try:
         async with asyncio.timeout(START_TIMEOUT_SECONDS):
             while True:
                 try:
                     await client.get(PATH)
-                except httpx.ConnectError:
+                except httpx2.ConnectError:
                     await asyncio.sleep(POLL_SECONDS)
                 else:
                     return
@@ -67,7 +67,7 @@ async def _listening(client: httpx.AsyncClient, address: str) -> None:
         ) from error
 
 
-def _reason(answer: httpx.Response) -> str:
+def _reason(answer: httpx2.Response) -> str:
     try:
         told = json.loads(answer.content[:ANSWER_BYTES]).get("error")
     except (ValueError, AttributeError):

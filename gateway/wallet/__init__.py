@@ -1,0 +1,1 @@
+"""Where the identities of users are kept."""
