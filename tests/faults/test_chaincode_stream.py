@@ -161,16 +161,6 @@ def test_a_key_of_another_certificate_stops_the_start(tmp_path: Path) -> None:
         files.credentials()
 
 
-def test_a_taken_port_stops_the_start() -> None:
-    async def main(port: int) -> None:
-        settings = ServerSettings(f"127.0.0.1:{port}", "service:1", "ServiceMSP", None)
-        with pytest.raises(ServerSettingsError, match="cannot listen"):
-            await ChaincodeServer(read_one, settings).start()
-
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        asyncio.run(main(taken.getsockname()[1]))
-
-
 COMMAND = [
     sys.executable,
     "-c",
@@ -212,3 +202,22 @@ def test_the_command_serves_until_a_signal_and_exits_with_0(number: signal.Signa
         finally:
             process.send_signal(number)
         assert process.wait(20) == 0
+
+
+def test_a_taken_port_is_named() -> None:
+    environment = {"PATH": os.environ["PATH"], "CHAINCODE_ID": "p:1", "CORE_PEER_LOCALMSPID": "ServiceMSP"}
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        address = f"127.0.0.1:{taken.getsockname()[1]}"
+
+        done = subprocess.run(
+            [*COMMAND, "--plaintext", "--address", address],
+            cwd=ROOT,
+            env=environment,
+            capture_output=True,
+            text=True,
+            timeout=30,
+            check=False,
+        )
+
+    assert done.returncode == 1
+    assert f"cannot listen on {address}" in done.stderr
