@@ -1,6 +1,6 @@
 """Deploying a chaincode on a channel: install, approve, commit, by the client of Fabric; the same on every network.
 
-Each step is idempotent: what is installed, approved or committed already, in this very form, is left as it is. The calls
+Each step is idempotent: what is installed, approved or committed already in this very form stays. The calls
 are those of core/chaincode/lifecycle/scc.go.
 """
 
