@@ -5,7 +5,7 @@ import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature
 
-from network.credentials import ATTRIBUTES, Issuing
+from network.credentials.issuing import ATTRIBUTES, Issuing
 from network.protocol.errors import IdentityError
 from network.protocol.msp import Msp, MspVersion
 from tests.support.credential import Credential as CredentialInMsp
