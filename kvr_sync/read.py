@@ -15,7 +15,7 @@ from sqlalchemy import Connection, Engine, NullPool, create_engine, inspect, sel
 from sqlalchemy.engine import URL
 
 from kvr_sync.errors import ConfigurationError, SinkUnavailableError
-from kvr_sync.errors import KvrSyncError as KvrSyncError  # for those who read through this module alone
+from kvr_sync.errors import KvrSyncError as KvrSyncError  # noqa: PLC0414  # for those who read through this module alone
 from kvr_sync.store.channel_name import schema_name
 from kvr_sync.store.database import CONNECT_SECONDS, parse_url, shown_url
 from kvr_sync.store.database_error import driver_errors

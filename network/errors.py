@@ -15,7 +15,7 @@ from typing import ClassVar
 
 
 class NetworkError(Exception):
-    """Base of the errors of a network; `code` is stable and safe to log, `retryable` says whether trying again helps."""
+    """Base of the errors of a network; `code` is stable and safe to log, `retryable`: trying again may help."""
 
     code: ClassVar[str] = "network_error"
     retryable: ClassVar[bool] = False
@@ -28,7 +28,7 @@ class TopologyError(NetworkError):
 
 
 class CredentialError(NetworkError):
-    """Certificates or keys under the root are missing, damaged or of another network. They are never replaced silently."""
+    """Certificates or keys under the root are missing, damaged or of another network; never replaced silently."""
 
     code = "credential"
 
