@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kvr_sync.store.rows import claimed_time
 from kvr_sync.store.encoding import time_text
+from kvr_sync.store.rows import claimed_time
 
 
 def test_claimed_time_drops_what_is_below_a_microsecond() -> None:
