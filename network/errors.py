@@ -9,6 +9,7 @@ NetworkError
 +- PortTakenError         a port of the network is used by another process
 +- ProcessStartError      a process could not be started, or ended before it was ready
 +- ReadinessError         the network did not become ready in time
++- LedgerError            what a node of the embedded network keeps is damaged, or of another channel
 """
 
 from typing import ClassVar
@@ -70,3 +71,9 @@ class ReadinessError(NetworkError):
 
     code = "not_ready"
     retryable = True
+
+
+class LedgerError(NetworkError):
+    """What a node of the embedded network keeps is damaged or of another channel; the text names file and place."""
+
+    code = "ledger"

@@ -1,6 +1,7 @@
 """Who signs: certificate, private key and MSP id.
 
-Signatures are low-S ECDSA over SHA-256 in DER, the only form Fabric accepts (`bccsp/utils/ecdsa.go`).
+Signatures are low-S ECDSA over SHA-256 in DER, the only form Fabric accepts (`bccsp/utils/ecdsa.go`). They are
+deterministic (RFC 6979): a weak source of randomness cannot give the key away.
 """
 
 import time
@@ -18,7 +19,7 @@ from cryptography.hazmat.primitives.serialization import load_pem_private_key
 from gateway.client.errors import CredentialError
 from network.protocol.identity import SerializedIdentity, encode_serialized_identity
 
-_ECDSA: Final = ec.ECDSA(hashes.SHA256())
+_ECDSA: Final = ec.ECDSA(hashes.SHA256(), deterministic_signing=True)
 _MAX_FILE_BYTES: Final = 1024 * 1024
 
 
