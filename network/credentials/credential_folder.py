@@ -89,6 +89,22 @@ class CredentialFolder:
         folder = self.path / msp_id / "chaincodes" / chaincode / "tls"
         return ChaincodeTls(_tls_files(folder, "server"), _tls_files(folder, "client"))
 
+    def ca_pem(self, msp_id: str) -> bytes:
+        """Read the certificate of the CA that issues identities; raises CredentialError, as all reading here."""
+        return _read(self.ca_certificate(msp_id))
+
+    def tls_ca_pem(self, msp_id: str) -> bytes:
+        """Read the certificate of the CA that issues TLS certificates."""
+        return _read(self.tls_ca_certificate(msp_id))
+
+    def node_pem(self, msp_id: str, node: str) -> bytes:
+        """Read the certificate that a node signs with."""
+        return _read(self.node_certificate(msp_id, node))
+
+    def node_tls_pem(self, msp_id: str, node: str) -> bytes:
+        """Read the TLS certificate of a node."""
+        return _read(self.node_tls(msp_id, node).certificate)
+
     def _node(self, msp_id: str, node: str) -> Path:
         return self.path / msp_id / "nodes" / node
 

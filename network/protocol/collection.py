@@ -27,7 +27,7 @@ from network.protocol.wire import parse
 
 IMPLICIT_PREFIX: Final = "_implicit_org_"
 
-_NAME = re.compile(r"[A-Za-z0-9-][A-Za-z0-9_-]*")  # the language of Fabric's expression, without its backtracking
+COLLECTION_NAME = re.compile(r"[A-Za-z0-9-][A-Za-z0-9_-]*")  # the language of Fabric's, without its backtracking
 
 
 class CollectionConfig(NamedTuple):
@@ -204,7 +204,7 @@ def check_collections(content: bytes, committed: bytes, msps: ChannelMsps) -> No
 def _check_config(config: collection_pb2.StaticCollectionConfig, names: set[str], msps: ChannelMsps) -> None:
     name = config.name
     required, maximum = config.required_peer_count, config.maximum_peer_count
-    if not _NAME.fullmatch(name):
+    if not COLLECTION_NAME.fullmatch(name):
         raise DefinitionError(
             f"invalid collection name '{name}'. Names can only consist of alphanumerics, '_', and '-' and cannot "
             "begin with '_'"

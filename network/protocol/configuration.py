@@ -33,9 +33,9 @@ _APPLICATION_CAPABILITIES: Final = frozenset(
 _CAPABILITIES_WITH_ACLS: Final = frozenset(("V1_2", "V1_3", "V1_4_2", "V2_0", "V2_5"))
 _CAPABILITIES_WITH_ORGANIZATION_ENDPOINTS: Final = frozenset(("V1_4_2", "V1_4_3", "V2_0", "V3_0"))
 
-_MAX_NAME_CHARACTERS: Final = 249
-_NAME = re.compile(r"[a-zA-Z0-9.-]+")
-_CHANNEL_ID = re.compile(r"[a-z][a-z0-9.-]*")
+MAX_NAME_CHARACTERS: Final = 249
+CONFIGURATION_NAME = re.compile(r"[a-zA-Z0-9.-]+")
+CHANNEL_ID = re.compile(r"[a-z][a-z0-9.-]*")
 _WHOLE_DATA_WIDTH: Final = 2**32 - 1
 
 _CHANNEL_VALUES: Final = {
@@ -175,7 +175,7 @@ def _updated_channel(envelope: configtx_pb2.ConfigEnvelope) -> str | None:
         channel_id: str = parse(configtx_pb2.ConfigUpdate, update.config_update, "ConfigUpdate").channel_id
     except DecodeError:
         return None
-    return channel_id if len(channel_id) <= _MAX_NAME_CHARACTERS and _CHANNEL_ID.fullmatch(channel_id) else None
+    return channel_id if len(channel_id) <= MAX_NAME_CHARACTERS and CHANNEL_ID.fullmatch(channel_id) else None
 
 
 def _decode_group(group: configtx_pb2.ConfigGroup, path: str, depth: int) -> ConfigGroup:
@@ -183,7 +183,7 @@ def _decode_group(group: configtx_pb2.ConfigGroup, path: str, depth: int) -> Con
         raise LimitExceededError(f"configuration groups nested more than {limits.MAX_GROUP_DEPTH} deep")
     for names in (group.groups, group.values, group.policies):
         for name in names:
-            if len(name) > _MAX_NAME_CHARACTERS or name in (".", "..") or not _NAME.fullmatch(name):
+            if len(name) > MAX_NAME_CHARACTERS or name in (".", "..") or not CONFIGURATION_NAME.fullmatch(name):
                 raise ConfigurationError(f"{path}: a key that is no name")
     for name, policy in group.policies.items():
         if not policy.HasField("policy"):
@@ -275,7 +275,7 @@ def _view(sequence: int, channel_id: str | None, root: ConfigGroup) -> ChannelCo
 def _supported(message: configuration_pb2.Capabilities, known: frozenset[str], path: str) -> frozenset[str]:
     names = frozenset(message.capabilities)
     for name in sorted(names - known):
-        raise ConfigurationError(f"{path}: capability {name[:_MAX_NAME_CHARACTERS]!r} is not supported")
+        raise ConfigurationError(f"{path}: capability {name[:MAX_NAME_CHARACTERS]!r} is not supported")
     return names
 
 

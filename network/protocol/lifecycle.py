@@ -36,9 +36,9 @@ _DEFINITION: Final = "ChaincodeDefinition"
 _PARAMETERS: Final = "ChaincodeParameters"
 _LOCAL_PACKAGE: Final = "ChaincodeLocalPackage"
 
-_CHAINCODE_NAME = re.compile(r"[a-zA-Z0-9]+([-_][a-zA-Z0-9]+)*")
-_CHAINCODE_VERSION = re.compile(r"[A-Za-z0-9_.+-]+")
-_SYSTEM_CHAINCODES: Final = frozenset(("cscc", "escc", "lscc", "qscc", "vscc"))
+CHAINCODE_NAME = re.compile(r"[a-zA-Z0-9]+([-_][a-zA-Z0-9]+)*")
+CHAINCODE_VERSION = re.compile(r"[A-Za-z0-9_.+-]+")
+SYSTEM_CHAINCODES: Final = frozenset(("cscc", "escc", "lscc", "qscc", "vscc"))
 _METADATA_PREFIX: Final = f"{_NAMESPACES}/metadata/"
 
 T = TypeVar("T", int, bytes, str)
@@ -334,14 +334,14 @@ def check_definition(
 
     Raises DefinitionError with Fabric's text, DecodeError when the collections are no message.
     """
-    if not _CHAINCODE_NAME.fullmatch(chaincode):
+    if not CHAINCODE_NAME.fullmatch(chaincode):
         raise DefinitionError(
             f"invalid chaincode name '{chaincode}'. Names can only consist of alphanumerics, '_', and '-' and can only "
             "begin with alphanumerics"
         )
-    if chaincode in _SYSTEM_CHAINCODES:
+    if chaincode in SYSTEM_CHAINCODES:
         raise DefinitionError(f"chaincode name '{chaincode}' is the name of a system chaincode")
-    if not _CHAINCODE_VERSION.fullmatch(definition.version):
+    if not CHAINCODE_VERSION.fullmatch(definition.version):
         raise DefinitionError(
             f"invalid chaincode version '{definition.version}'. Versions can only consist of alphanumerics, '_', '-', "
             "'+', and '.'"

@@ -4,9 +4,14 @@ Policies are texts: a signature policy as in `network.protocol.policy_expression
 policy such as "ANY Readers". What a section of the file may leave out is filled in, so that no field is optional.
 """
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import Final
+
+IMPLICIT_META: Final = re.compile(r"(ANY|ALL|MAJORITY) ([A-Za-z0-9.-]+)")
+"""An implicit meta policy as text; any other text is a signature policy."""
 
 
 class ConsensusType(StrEnum):
@@ -74,7 +79,7 @@ class Batch:
 class Collection:
     """A private data collection. `members` is its member policy; `endorsement` is that of its own writes.
 
-    `block_to_live` 0 keeps values for ever.
+    `endorsement` "" leaves its writes to the chaincode's policy. `block_to_live` 0 keeps values for ever.
     """
 
     name: str
@@ -89,7 +94,10 @@ class Collection:
 
 @dataclass(frozen=True, slots=True)
 class Chaincode:
-    """A chaincode of a channel; `served_by` names the Python object of the contract, as `package.module:object`."""
+    """A chaincode of a channel; its name is unique in the network.
+
+    `served_by` names the Python object of the contract, as `package.module:object`.
+    """
 
     name: str
     version: str
