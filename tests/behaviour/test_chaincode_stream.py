@@ -8,19 +8,13 @@ from typing import Any
 import pytest
 from fabric_protos.peer import chaincode_pb2, chaincode_shim_pb2, proposal_pb2
 
+from network.embedded.ledger.chaincode import ChaincodeCall, ChaincodeError, ChaincodeResult, RequestRefusedError
 from network.embedded.services.chaincode_connection import (
     ChaincodeConnection,
     ConnectionFileError,
     decode_connection,
 )
-from network.embedded.services.chaincode_stream import (
-    ChaincodeCall,
-    ChaincodeError,
-    ChaincodeLauncher,
-    ChaincodeResult,
-    RequestRefusedError,
-    RuntimeParameters,
-)
+from network.embedded.services.chaincode_stream import ChaincodeLauncher, RuntimeParameters
 from tests.support.scripted_chaincode import Answered, PeerError, RunningTransaction, ScriptedChaincode
 from tests.support.tls_credential import TlsAuthority
 

@@ -8,6 +8,7 @@ import asyncio
 from collections.abc import Callable
 from hashlib import sha256
 from pathlib import Path
+from typing import Any
 
 import pytest
 from fabric_protos.common import common_pb2
@@ -44,7 +45,7 @@ def pull_from(chain: str, numbers: dict[str, int]) -> Callable[[PrivatePart], by
 def committed(chain: RecordedChain, folder: Path, count: int | None = None) -> PeerChannel:
     channel = PeerChannel(chain.expected["channel"], ENTERPRISE, folder)
     channel.join(ordered(chain.blocks[0]))
-    numbers = {}
+    numbers: dict[str, int] = {}
     for content in chain.blocks:
         block = common_pb2.Block.FromString(content)
         for envelope in block.data.data:
@@ -118,9 +119,13 @@ def test_a_peer_that_is_no_member_holds_no_private_value(tmp_path: Path) -> None
     channel.join(ordered(chain.blocks[0]))
     asked = []
 
+    def offer(part: PrivatePart) -> bytes:
+        asked.append(part)
+        return b"anything"
+
     async def commit() -> None:
         for content in chain.blocks[1:]:
-            await channel.commit(ordered(content), lambda part: asked.append(part) or b"anything")  # type: ignore[func-returns-value]
+            await channel.commit(ordered(content), offer)
 
     asyncio.run(commit())
 
@@ -183,12 +188,12 @@ def test_block_files_that_are_damaged_in_the_middle_say_so(tmp_path: Path) -> No
 
     again = BlockFiles(tmp_path)
 
-    with pytest.raises(LedgerError, match="block 1 in .* is damaged"):
+    with pytest.raises(LedgerError, match=r"block 1 in .* is damaged"):
         again.block(1)
     again.close()
 
 
-WRONG = {
+WRONG: dict[str, tuple[Callable[[Any], object], str]] = {
     "number": (lambda block: setattr(block.header, "number", 9), "1 comes next"),
     "previous hash": (lambda block: setattr(block.header, "previous_hash", bytes(32)), "does not follow block 0"),
     "transactions": (lambda block: block.data.data.append(b"x"), "not the hash of its transactions"),

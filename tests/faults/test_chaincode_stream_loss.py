@@ -7,8 +7,9 @@ from typing import Any
 import pytest
 from fabric_protos.peer import chaincode_pb2, chaincode_shim_pb2
 
+from network.embedded.ledger.chaincode import ChaincodeCall, ChaincodeError
 from network.embedded.services.chaincode_connection import decode_connection
-from network.embedded.services.chaincode_stream import ChaincodeCall, ChaincodeError, ChaincodeLauncher
+from network.embedded.services.chaincode_stream import ChaincodeLauncher
 from tests.support.scripted_chaincode import Answered, RunningTransaction, ScriptedChaincode
 
 Message = chaincode_shim_pb2.ChaincodeMessage

@@ -10,17 +10,23 @@ once, in the same words, and logs what happened.
 
 import asyncio
 import logging
-from typing import Any, Final, NamedTuple, Protocol
+from typing import Any, Final, NamedTuple
 
 import grpc
 from fabric_protos.peer import (
     chaincode_pb2,
     chaincode_shim_pb2,
     chaincode_shim_pb2_grpc,
-    proposal_pb2,
     proposal_response_pb2,
 )
 
+from network.embedded.ledger.chaincode import (
+    ChaincodeCall,
+    ChaincodeError,
+    ChaincodeResult,
+    Conversation,
+    RequestRefusedError,
+)
 from network.embedded.services.chaincode_connection import ChaincodeConnection
 from network.embedded.services.rpc import CHAINCODE_CHANNEL_OPTIONS
 from network.protocol.errors import DecodeError
@@ -58,14 +64,6 @@ _REQUESTS: Final = frozenset(
 )
 
 
-class ChaincodeError(Exception):
-    """The chaincode gave no result; the text is what a real peer says behind `error in simulation: `."""
-
-
-class RequestRefusedError(Exception):
-    """A request of the chaincode is answered with ERROR; the text is the reason, without what the peer puts before."""
-
-
 class RuntimeParameters(NamedTuple):
     """What the peer offers chaincode servers (`chaincode.runtimeParams`); older peers offer neither."""
 
@@ -73,30 +71,6 @@ class RuntimeParameters(NamedTuple):
     max_size_write_batch: int = 1000
     use_get_multiple_keys: bool = True
     max_size_get_multiple_keys: int = 1000
-
-
-class ChaincodeCall(NamedTuple):
-    """One transaction for a chaincode. `proposal` is a SignedProposal message, or None; `is_init` asks for Init."""
-
-    channel_id: str
-    tx_id: str
-    chaincode_input: chaincode_pb2.ChaincodeInput
-    proposal: proposal_pb2.SignedProposal | None
-    is_init: bool = False
-
-
-class ChaincodeResult(NamedTuple):
-    """What a chaincode answered: a `peer.Response` message, and a `ChaincodeEvent` message or None."""
-
-    response: Any
-    event: Any
-
-
-class Conversation(Protocol):
-    """What a running transaction may ask its peer."""
-
-    async def answer(self, message_type: int, payload: bytes) -> bytes:
-        """Give the payload of the RESPONSE; raises RequestRefusedError."""
 
 
 class _Running:

@@ -1,0 +1,47 @@
+"""Running a contract, as the ledger sees it: what it is given, what it may ask, what it answers.
+
+Who runs it is not said here: a server behind a stream (`services.chaincode_stream`), or a contract in this process.
+"""
+
+from typing import Any, NamedTuple, Protocol
+
+from fabric_protos.peer import chaincode_pb2, proposal_pb2
+
+
+class ChaincodeError(Exception):
+    """The chaincode gave no result; the text is what a real peer says behind `error in simulation: `."""
+
+
+class RequestRefusedError(Exception):
+    """A request of the chaincode is answered with ERROR; the text is the reason, without what the peer puts before."""
+
+
+class ChaincodeCall(NamedTuple):
+    """One transaction for a chaincode. `proposal` is a SignedProposal message, or None; `is_init` asks for Init."""
+
+    channel_id: str
+    tx_id: str
+    chaincode_input: chaincode_pb2.ChaincodeInput
+    proposal: proposal_pb2.SignedProposal | None
+    is_init: bool = False
+
+
+class ChaincodeResult(NamedTuple):
+    """What a chaincode answered: a `peer.Response` message, and a `ChaincodeEvent` message or None."""
+
+    response: Any
+    event: Any
+
+
+class Conversation(Protocol):
+    """What a running transaction may ask its peer."""
+
+    async def answer(self, message_type: int, payload: bytes) -> bytes:
+        """Give the payload of the RESPONSE; raises RequestRefusedError."""
+
+
+class ContractRunner(Protocol):
+    """Runs contracts by the package that holds them."""
+
+    async def execute(self, package_id: str, call: ChaincodeCall, conversation: Conversation) -> ChaincodeResult:
+        """Run one transaction; raises ChaincodeError."""
