@@ -19,6 +19,9 @@ MAX_DOCUMENT_BYTES: Final = 1024 * 1024
 MAX_DOCUMENT_DEPTH: Final = 20
 """Nesting of mappings and lists; a topology needs seven."""
 
+MAX_DOCUMENT_VALUES: Final = 20_000
+"""Keys and values; an organisation needs some thirty."""
+
 _SHOWN_CHARACTERS: Final = 60
 _NUMBER = re.compile(r"0|[1-9][0-9]{0,18}")
 _TAGS: Final = "tag:yaml.org,2002:"
@@ -28,6 +31,8 @@ _KINDS: Final = {
     "float": "a number",
     "null": "nothing",
     "timestamp": "a date",
+    "merge": "a merge",
+    "value": "a default value",
     "map": "a mapping",
     "seq": "a list",
 }
@@ -35,16 +40,15 @@ _KINDS: Final = {
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """A value of the document; `path` is how errors name it, such as `channels[0].members[2]`."""
+    """A value of the document.
+
+    `path` is how errors name it, such as `channels[0].members[2]`; `line`, from 1, is that of its key, or its own.
+    """
 
     file: Path
     node: yaml.Node
     path: str
-
-    @property
-    def line(self) -> int:
-        """The line it begins at, from 1."""
-        return int(self.node.start_mark.line) + 1
+    line: int
 
     def mistake(self, reason: str) -> TopologyError:
         """Give the error that names file, line, entry and reason."""
@@ -64,11 +68,12 @@ class Entry:
             raise self._unexpected("a mapping")
         entries: dict[str, Entry] = {}
         for key_node, node in self.node.value:
-            name = Entry(self.file, key_node, self.path).text()
+            line = _line(key_node)
+            name = Entry(self.file, key_node, self.path, line).text()
             path = name if len(name) <= _SHOWN_CHARACTERS else name[:_SHOWN_CHARACTERS] + "..."
-            entry = Entry(self.file, node, f"{self.path}.{path}" if self.path else path)
+            entry = Entry(self.file, node, f"{self.path}.{path}" if self.path else path, line)
             if name in entries:
-                raise _mistake(self.file, key_node.start_mark.line + 1, f"{entry.path}: here for the second time")
+                raise entry.mistake("here for the second time")
             entries[name] = entry
         return entries
 
@@ -76,7 +81,9 @@ class Entry:
         """Read a list."""
         if not isinstance(self.node, yaml.SequenceNode):
             raise self._unexpected("a list")
-        return [Entry(self.file, node, f"{self.path}[{index}]") for index, node in enumerate(self.node.value)]
+        return [
+            Entry(self.file, node, f"{self.path}[{index}]", _line(node)) for index, node in enumerate(self.node.value)
+        ]
 
     def some(self) -> list["Entry"]:
         """Read a list of at least one entry."""
@@ -97,8 +104,10 @@ class Entry:
     def matching(self, pattern: re.Pattern[str], expected: str, *, longest: int) -> str:
         """Read text of a form; `expected` says which, for the error."""
         text = self.text()
-        if len(text) > longest or not pattern.fullmatch(text):
-            raise self.mistake(f"{shown(text)} is not {expected}, of at most {longest} characters")
+        if len(text) > longest:
+            raise self.mistake(f"longer than {longest} characters")
+        if not pattern.fullmatch(text):
+            raise self.mistake(f"{shown(text)} is not {expected}")
         return text
 
     def choice(self, known: Collection[str]) -> str:
@@ -165,13 +174,15 @@ def read_document(file: Path) -> Entry:
         text = content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise _mistake(file, content.count(b"\n", 0, error.start) + 1, "not UTF-8 text") from error
-    return Entry(file, _root(file, text), "")
+    root = _root(file, text)
+    return Entry(file, root, "", _line(root))
 
 
 class _Loader(yaml.SafeLoader):
     """Composes nodes, and refuses what would make them more, or other, than what is written."""
 
     depth = 0
+    values = 0
 
     def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
         event = self.peek_event()  # type: ignore[no-untyped-call]  # without types in its stubs
@@ -181,6 +192,9 @@ class _Loader(yaml.SafeLoader):
             raise yaml.MarkedYAMLError(problem="tags are not known here", problem_mark=event.start_mark)
         if self.depth == MAX_DOCUMENT_DEPTH:
             raise yaml.MarkedYAMLError(problem="nested too deep", problem_mark=event.start_mark)
+        if self.values == MAX_DOCUMENT_VALUES:
+            raise yaml.MarkedYAMLError(problem="too many values", problem_mark=event.start_mark)
+        self.values += 1
         self.depth += 1
         node = super().compose_node(parent, index)
         self.depth -= 1
@@ -206,13 +220,17 @@ def _root(file: Path, text: str) -> yaml.Node:
     return node
 
 
+def _line(node: yaml.Node) -> int:
+    return int(node.start_mark.line) + 1
+
+
 def shown(text: str) -> str:
     """Quote a text for an error, at most its beginning."""
     return repr(text if len(text) <= _SHOWN_CHARACTERS else text[:_SHOWN_CHARACTERS] + "...")
 
 
 def _nearest(text: str, known: Collection[str]) -> str:
-    near = get_close_matches(text[:_SHOWN_CHARACTERS], known, n=1)
+    near = get_close_matches(text[:_SHOWN_CHARACTERS], known, n=1, cutoff=0.7)
     return f"did you mean {near[0]}?" if near else f"known: {', '.join(known)}"
 
 

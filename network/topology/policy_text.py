@@ -56,8 +56,7 @@ def group_policy(entry: Entry, text: str, msp_ids: Collection[str], children: Se
     holding = sum(name in child for child in children)
     if holding < needed:
         raise entry.mistake(
-            f"can never be satisfied: {needed} of {len(children)} groups have to have a policy {shown(name)},"
-            f" {holding} have one"
+            f"can never be satisfied: {needed} of {len(children)} groups need a policy {shown(name)}, {holding} have it"
         )
     return text
 

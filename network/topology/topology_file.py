@@ -8,6 +8,7 @@ Defaults are those of `sampleconfig/configtx.yaml`; an organisation's policies a
 
 import re
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
@@ -198,7 +199,7 @@ class _Reader:
             "name", "members", "capabilities", "channel_policies", "orderer_policies", "application_policies", "acls",
             "chaincodes",
         ))  # fmt: skip
-        rule = "a channel's name: lower-case letters, digits, '.' and '-', and a letter at the start"
+        rule = "a channel's name: lower-case letters, digits, '.' and '-', a letter first"
         name = section["name"].matching(CHANNEL_ID, rule, longest=MAX_NAME_CHARACTERS)
         self._take(section["name"], "channel", name)
         members = self._channel_members(section["members"], name)
@@ -251,7 +252,7 @@ class _Reader:
         def read(key: str, defaults: Mapping[str, str], children: Mapping[str, Mapping[str, str]]) -> dict[str, str]:
             given = section.get(key)
             # What is wrong with a default is wrong with the channel.
-            place = given or Entry(section.entry.file, section.entry.node, f"{section.entry.path}.{key}")
+            place = given or replace(section.entry, path=f"{section.entry.path}.{key}")
             found = policies(given, defaults) if given else dict.fromkeys(defaults, place)
             return {
                 name: group_policy(policy, policy.text() if given else defaults[name], msp_ids, list(children.values()))
@@ -273,7 +274,7 @@ class _Reader:
         section = entry.section((
             "name", "version", "sequence", "served_by", "init_required", "endorsement", "collections",
         ))  # fmt: skip
-        rule = "a chaincode's name: letters and digits, with single '-' and '_' between them"
+        rule = "a chaincode's name: letters, digits, single '-' and '_' between them"
         name = section["name"].matching(CHAINCODE_NAME, rule, longest=LONGEST_CHAINCODE)
         if name in SYSTEM_CHAINCODES:
             raise section["name"].mistake(f"{shown(name)} is the name of a system chaincode")
@@ -303,7 +304,7 @@ class _Reader:
             "name", "members", "endorsement", "required_peer_count", "max_peer_count", "block_to_live",
             "member_only_read", "member_only_write",
         ))  # fmt: skip
-        rule = "a collection's name: letters, digits, '_' and '-', and no '_' at the start"
+        rule = "a collection's name: letters, digits, '_' and '-', no '_' first"
         name = section["name"].matching(COLLECTION_NAME, rule, longest=MAX_NAME_CHARACTERS)
         self._take(section["name"], f"collection of {chaincode}", name)
 
