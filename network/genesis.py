@@ -17,8 +17,9 @@ from fabric_protos.orderer.smartbft import configuration_pb2 as smartbft_pb2
 from fabric_protos.peer import configuration_pb2 as peer_configuration_pb2
 from google.protobuf.message import Message
 
-from network.protocol.block import data_hash
+from network.protocol.block import SLOTS, data_hash
 from network.protocol.identity import SerializedIdentity, encode_serialized_identity
+from network.protocol.msp import CLASSIFICATION_IDENTITY
 from network.protocol.policy import TYPE_IMPLICIT_META, TYPE_SIGNATURE
 from network.protocol.policy_expression import encode_policy_expression
 from network.protocol.transaction import HEADER_CONFIG
@@ -27,8 +28,6 @@ from network.topology.definition import IMPLICIT_META, Channel, ConsensusType, O
 ADMINS: Final = "Admins"
 NONCE_BYTES: Final = 24
 _WHOLE_DATA_WIDTH: Final = 2**32 - 1
-_CLASSIFICATION_IDENTITY: Final = 2
-_METADATA_SLOTS: Final = 5
 
 
 class Endpoint(NamedTuple):
@@ -95,7 +94,7 @@ def genesis_block(  # what the block is made of
     # Orderers read the last configuration from slot 0 without asking whether it is there.
     orderer_metadata = common_pb2.OrdererBlockMetadata(last_config=common_pb2.LastConfig(index=0))
     slots = [_encoded(common_pb2.Metadata(value=_encoded(orderer_metadata)))]
-    block.metadata.metadata.extend(slots + [b""] * (_METADATA_SLOTS - 1))
+    block.metadata.metadata.extend(slots + [b""] * (SLOTS - 1))
     return _encoded(block)
 
 
@@ -283,7 +282,7 @@ def _quorum_policy(consenters: list[_Consenter]) -> policies_pb2.Policy:
     quorum = policies_pb2.SignaturePolicy.NOutOf(n=(count + faulty + 2) // 2, rules=rules)
     identities = [
         msp_principal_pb2.MSPPrincipal(
-            principal_classification=_CLASSIFICATION_IDENTITY,
+            principal_classification=CLASSIFICATION_IDENTITY,
             principal=encode_serialized_identity(SerializedIdentity(consenter.msp_id, consenter.identity)),
         )
         for consenter in consenters
