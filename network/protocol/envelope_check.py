@@ -16,6 +16,7 @@ from network.protocol.endorsement_policy import ChannelRules
 from network.protocol.errors import DecodeError, IdentityError
 from network.protocol.identity import decode_serialized_identity
 from network.protocol.policy import SignedData
+from network.protocol.proposal import transaction_id
 from network.protocol.read_write_set import NamespaceSet, decode_read_write_set
 from network.protocol.transaction import HEADER_CONFIG, HEADER_CONFIG_UPDATE, HEADER_ENDORSER_TRANSACTION
 from network.protocol.validation_code import (
@@ -88,11 +89,6 @@ class _RefusedError(Exception):
         self.refusal = Refusal(code, reason)
 
 
-def compute_tx_id(nonce: bytes, creator: bytes) -> str:
-    """Give the id of a transaction: hex SHA-256 of nonce and serialised creator, joined."""
-    return sha256(nonce + creator).hexdigest()
-
-
 def check_envelope(content: bytes, rules: ChannelRules) -> EnvelopeCheck:
     """Check one envelope of a block; never raises on any bytes."""
     tx_id = ""
@@ -120,7 +116,7 @@ def _claimed_id(header: common_pb2.Header) -> str:
         signature_header = parse(common_pb2.SignatureHeader, header.signature_header, "SignatureHeader")
     except DecodeError:
         return ""
-    return compute_tx_id(signature_header.nonce, signature_header.creator)
+    return transaction_id(signature_header.nonce, signature_header.creator)
 
 
 def _check_payload(
@@ -147,7 +143,7 @@ def _check_payload(
         return ConfigTransaction(payload.data)
     if channel_header.type == HEADER_CONFIG_UPDATE:
         raise _RefusedError(UNSUPPORTED_TX_PAYLOAD, "an update of the configuration that no orderer has applied")
-    if channel_header.tx_id != compute_tx_id(signature_header.nonce, signature_header.creator):
+    if channel_header.tx_id != transaction_id(signature_header.nonce, signature_header.creator):
         raise _RefusedError(BAD_PROPOSAL_TXID, "ChannelHeader: an id that is not the hash of nonce and creator")
     action_payload = _check_transaction(payload)
     return EndorserTransaction(channel_header.tx_id, channel_header.extension, action_payload)

@@ -9,6 +9,8 @@ ProtocolError
 +- CompositeKeyError      parts cannot make a composite key
 +- DefinitionError        a chaincode definition cannot be approved or committed
    +- NotDefinedError     no definition of this chaincode is committed
++- ProposalError          a proposal cannot be simulated
++- PackageError           bytes are not a chaincode package
 """
 
 from typing import ClassVar
@@ -66,3 +68,15 @@ class NotDefinedError(DefinitionError):
     """No definition of this chaincode is committed on the channel."""
 
     code = "not_defined"
+
+
+class ProposalError(ProtocolError):
+    """A proposal does not parse, is not its creator's, or was not endorsed; the text is the one Fabric's peers give."""
+
+    code = "invalid_proposal"
+
+
+class PackageError(ProtocolError):
+    """The bytes are not a chaincode package; the text is the one Fabric's peers give where they refuse it too."""
+
+    code = "invalid_package"
