@@ -157,9 +157,11 @@ class Engine:
         *,
         on_progress: Callable[[Progress], None] = lambda _: None,
         should_stop: Callable[[], bool] = lambda: False,
+        is_waiting: Callable[[], bool] = lambda: False,
     ) -> RunSummary:
         """Apply every block from the checkpoint to the source's present end; stop early, at a block, when asked to.
 
+        `is_waiting`: whether the source would have to wait for its next block, so that what it gave is committed now.
         Raises the errors of `kvr_sync.errors`; the database then stands after some whole block.
         """
         started = self._clock()
@@ -177,7 +179,7 @@ class Engine:
             if first is not None:
                 self._apply_with_workers(position, itertools.chain([first], raws), report, should_stop)
         else:
-            self._apply(position, raws, report, should_stop)
+            self._apply(position, raws, report, should_stop, is_waiting)
         if position.checkpoint is None:
             message = f"{self._source.name}: no block yet"
             raise errors.SourceUnavailableError(message)
@@ -200,6 +202,7 @@ class Engine:
         raws: Iterable[RawBlock],
         report: Callable[[], None],
         should_stop: Callable[[], bool],
+        is_waiting: Callable[[], bool] = lambda: False,
     ) -> None:
         """Take blocks through the line one by one; all good ones are committed when it returns or raises."""
         pending: list[RowBatch] = []
@@ -228,6 +231,7 @@ class Engine:
                     len(pending) >= self._limits.blocks
                     or pending_transactions >= self._limits.transactions
                     or pending_bytes >= self._limits.size_bytes
+                    or is_waiting()
                 ):
                     flush()
                 if should_stop():

@@ -6,6 +6,8 @@ KvrSyncError
 |  +- SourceUnavailableError     the source cannot be read now
 |  +- SourceBehindError          the source ends below our checkpoint
 |  +- BlocksNotHeldError         the source starts above our checkpoint
+|  +- AccessDeniedError          the peer does not let this identity read the channel
+|  +- ChannelNotFoundError       no peer asked knows the channel
 +- DecodeError                   bytes are not a block
 +- VerificationError             a block does not check out; never retryable on the same bytes
 |  +- BlockNumberError           gap or repeat
@@ -18,6 +20,7 @@ KvrSyncError
 |  +- ConfigBlockError           a configuration does not follow from the one in force
 |  +- CommitHashError            verdicts or writes disagree with the peer's own commit hash
 |  +- ForkError                  two validly signed blocks for one number
+|  +- PrivateDataHashError       a private value is not the one that the chain holds the hash of
 +- SinkError
    +- SinkUnavailableError       the database cannot be reached; nothing was applied
    +- CommitOutcomeUnknownError  the acknowledgement of a COMMIT was lost; read the checkpoint
@@ -70,6 +73,21 @@ class BlocksNotHeldError(SourceError):
     """The source starts above the block we need. Take a source that holds it."""
 
     code = "blocks_not_held"
+
+
+class AccessDeniedError(SourceError):
+    """The peer does not let this identity read the channel: no reader, or an expired certificate. Renew or replace it.
+
+    Nothing repeats by itself: the same identity is refused again.
+    """
+
+    code = "access_denied"
+
+
+class ChannelNotFoundError(SourceError):
+    """No peer that was asked knows the channel. Check its name, and that the peer has joined it."""
+
+    code = "channel_not_found"
 
 
 class DecodeError(KvrSyncError):
@@ -149,6 +167,15 @@ class ForkError(VerificationError):
     """
 
     code = "fork"
+
+
+class PrivateDataHashError(VerificationError):
+    """A peer gave a private value that is not the one whose hash is on the chain. Compare with another member's peer.
+
+    The values of the block are not used, and nothing of it is applied.
+    """
+
+    code = "private_data_hash"
 
 
 class SinkError(KvrSyncError):

@@ -7,20 +7,23 @@ checkpoint's compare-and-set, not the schedule.
 
 import logging
 import os
-from collections.abc import Callable
-from contextlib import closing
+import time
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from queue import SimpleQueue
+from queue import Empty, SimpleQueue
 
 from apscheduler.schedulers.background import BackgroundScheduler
 from apscheduler.triggers.interval import IntervalTrigger
 
 from kvr_sync.engine import Engine, Progress, RunLimits, RunSummary, channel_of, first_block
-from kvr_sync.errors import KvrSyncError, SourceUnavailableError
+from kvr_sync.errors import KvrSyncError, SourceError, SourceUnavailableError
 from kvr_sync.mapping.mapping_file import read_mapping_file
 from kvr_sync.source.block_file import open_block_file
+from kvr_sync.source.block_source import BlockSource
+from kvr_sync.source.peer_source import PeerSettings, PeerSource, open_peer_source
 from kvr_sync.store.ledger_sink import utc_now
 from kvr_sync.store.opening import open_store
 from kvr_sync.store.sink import RunOutcome, RunResult, Sink
@@ -35,11 +38,11 @@ MAX_WORKERS = 4
 class SyncSettings:
     """What to bring where.
 
-    `pin`: 32 bytes; `growing`: the file is still being written; `workers`: processes of a long run, None: one for each
-    core, up to MAX_WORKERS.
+    `source`: a file or folder of blocks, or peers. `pin`: 32 bytes; `growing`: the file is still being written, or
+    peers are followed without end; `workers`: processes of a long run, None: one for each core, up to MAX_WORKERS.
     """
 
-    source: Path
+    source: Path | PeerSettings
     database: str
     mapping: Path | None = None
     pin: bytes | None = None
@@ -52,15 +55,17 @@ def sync_once(
     *,
     on_progress: Callable[[Progress], None] = lambda _: None,
     should_stop: Callable[[], bool] = lambda: False,
+    on_source: Callable[[PeerSource], None] = lambda _: None,
 ) -> RunSummary:
     """Apply everything the source holds now, and leave a row in `sync_run` about it.
 
-    Raises the errors of `kvr_sync.errors`.
+    `on_source` gets a source that waits, to stop it by. Raises the errors of `kvr_sync.errors`.
     """
     mapping = read_mapping_file(settings.mapping) if settings.mapping else None
-    source = open_block_file(settings.source, growing=settings.growing)
-    channel = channel_of(first_block(source)[1])
-    with closing(open_store(settings.database, channel, mapping=mapping)) as sink:
+    with (
+        _opened(settings, on_source) as (source, channel, is_waiting),
+        closing(open_store(settings.database, channel, mapping=mapping)) as sink,
+    ):
         workers = usable_workers() if settings.workers is None else settings.workers
         engine = Engine(
             source, sink, sink.mapping, channel=channel, pin=settings.pin, limits=RunLimits(workers=workers)
@@ -74,12 +79,26 @@ def sync_once(
             on_progress(progress)
 
         try:
-            summary = engine.run(on_progress=remember, should_stop=should_stop)
+            summary = engine.run(on_progress=remember, should_stop=should_stop, is_waiting=is_waiting)
         except KvrSyncError as error:
             _record_failure(sink, run_id, applied, error)
             raise
         sink.end_run(run_id, _result(summary, stopped=should_stop()))
         return summary
+
+
+@contextmanager
+def _opened(
+    settings: SyncSettings, on_source: Callable[[PeerSource], None]
+) -> Iterator[tuple[BlockSource, str, Callable[[], bool]]]:
+    """Give the source, its channel, and whether it would have to wait for its next block."""
+    if isinstance(settings.source, PeerSettings):
+        with open_peer_source(settings.source, follow=settings.growing) as peers:
+            on_source(peers)
+            yield peers, peers.channel, peers.is_waiting
+        return
+    source = open_block_file(settings.source, growing=settings.growing)
+    yield source, channel_of(first_block(source)[1]), lambda: False
 
 
 def usable_workers() -> int:
@@ -108,6 +127,12 @@ def _record_failure(sink: Sink, run_id: int, applied: Progress, error: KvrSyncEr
         logger.warning("run_not_recorded", extra={"code": second.code})
 
 
+def source_name(settings: SyncSettings) -> str:
+    """Give what logs call the source: the path, or the channel."""
+    source = settings.source
+    return f"channel {source.channel}" if isinstance(source, PeerSettings) else str(source)
+
+
 class SyncService:
     """Repeats `sync_once` on a schedule until it is stopped or a run ends in an error that no repetition mends."""
 
@@ -118,6 +143,7 @@ class SyncService:
         self._every_seconds = every_seconds
         self._clock = clock
         self._stopping = False
+        self._source: PeerSource | None = None
         # Not an Event: its `set` takes a lock that `wait` holds for moments, and a signal handler that comes in such
         # a moment would wait for ever for the very thread that it interrupted. The queue's `put` may interrupt `get`.
         self._woken: SimpleQueue[None] = SimpleQueue()
@@ -126,6 +152,8 @@ class SyncService:
     def stop(self) -> None:
         """End the service at the next block boundary; may be called from a signal handler."""
         self._stopping = True
+        if self._source is not None:
+            self._source.stop()
         self._woken.put(None)
 
     def serve(self) -> None:
@@ -144,7 +172,7 @@ class SyncService:
         )
         scheduler.start()
         logger.info(
-            "service_started", extra={"source": str(self._settings.source), "every_seconds": self._every_seconds}
+            "service_started", extra={"source": source_name(self._settings), "every_seconds": self._every_seconds}
         )
         self._woken.get()
         scheduler.shutdown(wait=True)
@@ -152,9 +180,14 @@ class SyncService:
         if self._fatal is not None:
             raise self._fatal
 
+    def _remember(self, source: PeerSource) -> None:
+        self._source = source
+        if self._stopping:
+            source.stop()
+
     def _run(self) -> None:
         try:
-            summary = sync_once(self._settings, should_stop=lambda: self._stopping)
+            summary = sync_once(self._settings, should_stop=lambda: self._stopping, on_source=self._remember)
         except SourceUnavailableError as error:
             logger.warning("source_unavailable", extra={"code": error.code, "reason": str(error)})
         except KvrSyncError as error:
@@ -176,3 +209,79 @@ class SyncService:
                         "quarantined": summary.quarantined,
                     },
                 )
+
+
+TOLD_SECONDS = 10.0
+"""Pause between two lines of a follower's log about its progress."""
+
+FIRST_PAUSE_SECONDS = 0.5
+LONGEST_PAUSE_SECONDS = 30.0
+"""After a run that ended in an error that may pass; each pause is twice the one before."""
+
+
+class SyncFollower:
+    """Applies the blocks of peers as they come, until it is stopped or an error comes that no repetition mends."""
+
+    def __init__(self, settings: SyncSettings, *, clock: Callable[[], float] = time.monotonic) -> None:
+        self._settings = settings
+        self._clock = clock
+        self._stopping = False
+        self._source: PeerSource | None = None
+        self._woken: SimpleQueue[None] = SimpleQueue()  # as in SyncService
+        self._applied = self._blocks = self._failures = 0
+        self._told_at = clock()
+
+    def stop(self) -> None:
+        """End at the next block boundary; may be called from a signal handler."""
+        self._stopping = True
+        if self._source is not None:
+            self._source.stop()
+        self._woken.put(None)
+
+    def follow(self) -> None:
+        """Run until stopped; source and database are opened afresh after an error that may pass.
+
+        Raises the error that ended it.
+        """
+        logger.info("follower_started", extra={"source": source_name(self._settings)})
+        while not self._stopping:
+            self._applied = 0
+            try:
+                sync_once(
+                    self._settings,
+                    on_progress=self._count,
+                    should_stop=lambda: self._stopping,
+                    on_source=self._remember,
+                )
+            except KvrSyncError as error:
+                if self._stopping and isinstance(error, SourceError):
+                    break  # stopped before the first block came
+                if not error.retryable:
+                    raise
+                self._rest(error)
+        self._tell()
+        logger.info("follower_stopped", extra={"source": source_name(self._settings)})
+
+    def _remember(self, source: PeerSource) -> None:
+        self._source = source
+        if self._stopping:
+            source.stop()
+
+    def _count(self, progress: Progress) -> None:
+        self._blocks += progress.blocks - self._applied
+        self._applied = progress.blocks
+        self._failures = 0
+        if self._clock() - self._told_at >= TOLD_SECONDS:
+            self._tell()
+
+    def _tell(self) -> None:
+        self._told_at = self._clock()
+        logger.info("blocks_followed", extra={"source": source_name(self._settings), "blocks": self._blocks})
+
+    def _rest(self, error: KvrSyncError) -> None:
+        pause = min(LONGEST_PAUSE_SECONDS, FIRST_PAUSE_SECONDS * 2.0 ** min(self._failures, 10))
+        self._failures += 1
+        facts = {"code": error.code, "reason": str(error), "pause_seconds": pause, "failures": self._failures}
+        logger.warning("run_failed", extra=facts)
+        with suppress(Empty):
+            self._woken.get(timeout=pause)

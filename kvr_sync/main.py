@@ -16,10 +16,11 @@ import typer
 from kvr_sync.audit.history import FoundKey, HistoryEntry, describe_history, find_keys, read_history
 from kvr_sync.engine import RunSummary
 from kvr_sync.errors import ConfigurationError, KvrSyncError
-from kvr_sync.jobs import SyncService, SyncSettings, sync_once
+from kvr_sync.jobs import SyncFollower, SyncService, SyncSettings, sync_once
 from kvr_sync.log_format import log_to_stderr
 from kvr_sync.progress import ProgressDisplay
 from kvr_sync.read import describe_status, open_tables, status_facts
+from kvr_sync.source.peer_source import PeerSettings
 from network.protocol.validation_code import reason
 
 
@@ -73,6 +74,30 @@ Workers = Annotated[
         help="Processes that prepare blocks in a long run; 0: none. Without it, one for each core, at most 4.",
     ),
 ]
+Into = Annotated[
+    str,
+    typer.Option(
+        "--into",
+        "--database",
+        envvar="KVR_DATABASE",
+        metavar="URL",
+        help="sqlite:///file.db or postgresql://user@host/name. A password is better kept in the environment.",
+    ),
+]
+Profile = Annotated[Path, typer.Option("--profile", metavar="FILE", help="Connection profile that names the peers.")]
+MspId = Annotated[str, typer.Option("--msp-id", metavar="ID", help="Organisation whose peers are read.")]
+Identity = Annotated[
+    Path, typer.Option("--identity", metavar="FOLDER", help="MSP folder of the reader: signcerts/ and keystore/.")
+]
+ChannelRead = Annotated[str, typer.Option("--channel", metavar="NAME", help="Channel to read.")]
+Peer = Annotated[
+    str | None,
+    typer.Option("--peer", metavar="NAME", help="Address, host or name of the one peer; without it, all in turn."),
+]
+PrivateData = Annotated[
+    bool,
+    typer.Option("--private-data", help="Also the private data that the organisation's peer holds for this identity."),
+]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of text.")]
 Channel = Annotated[str | None, typer.Option("--channel", help="Channel, where a database holds more than one.")]
 
@@ -108,18 +133,88 @@ def replay(
 
 
 @sync.command()
-def serve(
-    file: Source,
-    database: Database,
+def run(  # noqa: PLR0913, PLR0917  # one parameter per option
+    profile: Profile,
+    msp_id: MspId,
+    identity: Identity,
+    channel: ChannelRead,
+    database: Into,
+    peer: Peer = None,
+    private_data: PrivateData = False,
+    mapping: MappingFile = None,
+    pin: Pin = None,
+    workers: Workers = None,
+    as_json: Json = False,
+) -> None:
+    """Verify the blocks of a peer and bring the tables up to its tip; a second time it goes on where it stopped."""
+    with _errors_reported(as_json=as_json):
+        source = PeerSettings(profile, msp_id, identity, channel, peer, private_data)
+        settings = SyncSettings(source, database, mapping, _pin(pin), workers=workers)
+        with ProgressDisplay(f"run {channel}") as display:
+            summary = sync_once(settings, on_progress=display.update)
+        if as_json:
+            typer.echo(json.dumps(_summary_facts(summary)))
+        else:
+            _print_summary(summary)
+
+
+@sync.command()
+def follow(  # noqa: PLR0913, PLR0917  # one parameter per option
+    profile: Profile,
+    msp_id: MspId,
+    identity: Identity,
+    channel: ChannelRead,
+    database: Into,
+    peer: Peer = None,
+    private_data: PrivateData = False,
+    mapping: MappingFile = None,
+    pin: Pin = None,
+) -> None:
+    """Apply the blocks of a peer as they come, until SIGTERM or Ctrl-C; logs are JSON lines on stderr."""
+    with _errors_reported(as_json=False):
+        source = PeerSettings(profile, msp_id, identity, channel, peer, private_data)
+        follower = SyncFollower(SyncSettings(source, database, mapping, _pin(pin), growing=True, workers=0))
+        log_to_stderr()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, lambda *_: follower.stop())
+        follower.follow()
+
+
+@sync.command()
+def serve(  # noqa: PLR0913, PLR0917  # one parameter per option
+    database: Into,
+    file: Annotated[
+        Path | None, typer.Argument(metavar="[FILE]", help="Growing file of recorded blocks; or name peers by options.")
+    ] = None,
     every: Annotated[
         str, typer.Option("--every", metavar="INTERVAL", help="Pause between runs: 500ms, 10s, 5m, 1h.")
     ] = "10s",
     mapping: MappingFile = None,
     pin: Pin = None,
+    profile: Annotated[Path | None, typer.Option("--profile", metavar="FILE", help="Connection profile.")] = None,
+    msp_id: Annotated[str | None, typer.Option("--msp-id", metavar="ID", help="Organisation of the peers.")] = None,
+    identity: Annotated[
+        Path | None, typer.Option("--identity", metavar="FOLDER", help="MSP folder of the reader.")
+    ] = None,
+    channel: Annotated[str | None, typer.Option("--channel", metavar="NAME", help="Channel to read.")] = None,
+    peer: Peer = None,
+    private_data: PrivateData = False,
 ) -> None:
-    """Keep the tables up with a growing file, on a schedule, until SIGTERM or Ctrl-C; logs are JSON lines on stderr."""
+    """Keep the tables up with a growing file or with peers, on a schedule, until SIGTERM or Ctrl-C.
+
+    Logs are JSON lines on stderr.
+    """
     with _errors_reported(as_json=False):
-        service = SyncService(SyncSettings(file, database, mapping, _pin(pin), growing=True), _seconds(every))
+        source: Path | PeerSettings
+        if file is not None and (profile, msp_id, identity, channel, peer, private_data) == (None,) * 5 + (False,):
+            source = file
+        elif file is None and profile and msp_id and identity and channel:
+            source = PeerSettings(profile, msp_id, identity, channel, peer, private_data)
+        else:
+            message = "serve: either FILE, or all of --profile, --msp-id, --identity and --channel"
+            raise ConfigurationError(message)
+        settings = SyncSettings(source, database, mapping, _pin(pin), growing=file is not None)
+        service = SyncService(settings, _seconds(every))
         log_to_stderr()
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda *_: service.stop())

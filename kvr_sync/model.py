@@ -3,7 +3,9 @@
 One immutable type for each arrow of `source -> decode -> verify -> changes -> map -> sink`.
 """
 
+from collections.abc import Mapping
 from enum import IntEnum
+from types import MappingProxyType
 from typing import NamedTuple
 
 from network.protocol.block import BlockHeader
@@ -12,10 +14,14 @@ from network.protocol.transaction import ChaincodeId
 
 
 class RawBlock(NamedTuple):
-    """One block as a source gave it; `origin` says where from, for errors ("blocks.zst, record 12")."""
+    """One block as a source gave it; `origin` says where from, for errors ("blocks.zst, record 12").
+
+    `private_sets`: serialised TxPvtReadWriteSet by transaction number, as a peer handed them over beside the block.
+    """
 
     content: bytes
     origin: str
+    private_sets: Mapping[int, bytes] = MappingProxyType({})
 
 
 class Checkpoint(NamedTuple):

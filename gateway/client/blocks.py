@@ -4,7 +4,8 @@ Blocks are not decoded here: their bytes are cut out of the response, so what is
 """
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import Final, NamedTuple
@@ -47,6 +48,9 @@ class Stop(Enum):
     NEVER = "never"
 
 
+_FROM_NEWEST: Final = -1
+
+
 class ReceivedBlock(NamedTuple):
     """A serialised `common.Block` and, when asked for, serialised `TxPvtReadWriteSet` by number of transaction.
 
@@ -74,13 +78,36 @@ class BlockStream:
         stop: int | Stop = Stop.NEVER,
         private_data: bool = False,
         idle_seconds: float | None = None,
-    ) -> AsyncIterator[ReceivedBlock]:
+    ) -> AsyncGenerator[ReceivedBlock, None]:
         """Give the blocks from number `start` to `stop`, that one too.
 
         At most a few messages are ahead of the reader (flow control of HTTP/2). Leaving the loop and closing the
         iterator, or cancelling, closes the stream. `idle_seconds`: the longest time between two blocks. Raises
         BlockStreamError's classes with the first number not received.
         """
+        async with aclosing(
+            self._received(start, stop, private_data=private_data, idle_seconds=idle_seconds)
+        ) as received:
+            async for block in received:
+                yield block
+
+    async def newest(self, *, idle_seconds: float | None = None) -> bytes:
+        """Give the newest block the peer has, serialised; raises BlockStreamError's classes (`next_block` is -1)."""
+        async with aclosing(
+            self._received(_FROM_NEWEST, Stop.NEWEST, private_data=False, idle_seconds=idle_seconds)
+        ) as received:
+            async for block in received:
+                return block.content
+        raise BlocksUnavailableError("the peer gave no newest block", _FROM_NEWEST)
+
+    async def _received(
+        self,
+        start: int,
+        stop: int | Stop,
+        *,
+        private_data: bool,
+        idle_seconds: float | None,
+    ) -> AsyncGenerator[ReceivedBlock, None]:
         method = "DeliverWithPrivateData" if private_data else "Deliver"
         # No deserialiser: the bytes are taken as they came.
         deliver: grpc.aio.StreamStreamMultiCallable[bytes, bytes] = self.channel.grpc.stream_stream(
@@ -109,7 +136,11 @@ class BlockStream:
             call.cancel()
 
     def _request(self, start: int, stop: int | Stop) -> bytes:
-        first = ab_pb2.SeekPosition(specified=ab_pb2.SeekSpecified(number=start))
+        first = (
+            ab_pb2.SeekPosition(newest=ab_pb2.SeekNewest())
+            if start == _FROM_NEWEST
+            else ab_pb2.SeekPosition(specified=ab_pb2.SeekSpecified(number=start))
+        )
         behavior = ab_pb2.SeekInfo.BLOCK_UNTIL_READY
         if stop is Stop.NEWEST:
             last = ab_pb2.SeekPosition(newest=ab_pb2.SeekNewest())
