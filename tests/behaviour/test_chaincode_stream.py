@@ -1,4 +1,4 @@
-"""The peer's half of the chaincode stream, over real sockets with mutual TLS, against servers that keep to it or not."""
+"""The peer's half of the chaincode stream, over real sockets with mutual TLS, against servers good and bad."""
 
 import asyncio
 import json
@@ -27,12 +27,14 @@ class Memory:
 
     def __init__(self) -> None:
         self.asked: list[int] = []
+        self.arrivals: asyncio.Queue[int] = asyncio.Queue()
         self.held_back = asyncio.Event()
         self.held_back.set()
         self.state: dict[str, bytes] = {}
 
     async def answer(self, message_type: int, payload: bytes) -> bytes:
         self.asked.append(message_type)
+        self.arrivals.put_nowait(message_type)
         if message_type == Message.INVOKE_CHAINCODE:
             await self.held_back.wait()
             return b"called"
@@ -193,11 +195,9 @@ def test_a_second_request_of_a_transaction_that_still_waits_is_never_answered() 
         async with ScriptedChaincode(PACKAGE_ID, script) as server, ScriptedChaincode(PACKAGE_ID, echo):
             waiting = asyncio.create_task(executed(launcher, server, "tx1", memory[0]))
             # A later transaction on the same stream is answered: by then the peer has read the two requests before it.
-            while not memory[0].asked:
-                await asyncio.sleep(0)
+            await memory[0].arrivals.get()
             second = asyncio.create_task(executed(launcher, server, "tx2", memory[0]))
-            while len(memory[0].asked) < 2:
-                await asyncio.sleep(0)
+            await memory[0].arrivals.get()
             memory[0].held_back.set()
             await asyncio.gather(waiting, second)
             await launcher.close()
@@ -255,8 +255,7 @@ def test_a_transaction_that_is_already_running_is_refused() -> None:
         launcher = ChaincodeLauncher()
         async with ScriptedChaincode(PACKAGE_ID, script) as server:
             first = asyncio.create_task(executed(launcher, server, "tx1", memory))
-            while not memory.asked:
-                await asyncio.sleep(0)
+            await memory.arrivals.get()
             with pytest.raises(ChaincodeError) as raised:
                 await executed(launcher, server, "tx1", memory)
             memory.held_back.set()
@@ -308,7 +307,7 @@ def test_an_unknown_message_ends_the_stream_and_the_next_transaction_dials_anew(
     async def test() -> None:
         launcher = ChaincodeLauncher()
         async with ScriptedChaincode(PACKAGE_ID, script) as server:
-            with pytest.raises(ChaincodeError, match="error sending: chaincode stream terminated$"):
+            with pytest.raises(ChaincodeError, match=r"error sending: chaincode stream terminated$"):
                 await executed(launcher, server, "bad")
             result = await executed(launcher, server, "tx2")
             await launcher.close()

@@ -108,6 +108,7 @@ class ScriptedChaincode(chaincode_shim_pb2_grpc.ChaincodeServicer):  # type: ign
         self._outgoing: asyncio.Queue[Any] = asyncio.Queue()
 
     async def __aenter__(self) -> Self:
+        """Start the server; `address` then has its port."""
         self._server = grpc.aio.server(options=OPTIONS)
         chaincode_shim_pb2_grpc.add_ChaincodeServicer_to_server(self, self._server)
         if self._authority is None:
@@ -123,6 +124,7 @@ class ScriptedChaincode(chaincode_shim_pb2_grpc.ChaincodeServicer):  # type: ign
         return self
 
     async def __aexit__(self, *exc_info: object) -> None:
+        """End the server."""
         await self.stop()
 
     async def stop(self) -> None:
