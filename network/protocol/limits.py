@@ -39,3 +39,12 @@ MAX_REMEMBERED_ANSWERS = 4096
 
 MAX_REMEMBERED_IDENTITY_BYTES = 16 * 1024
 """Bytes of a serialised certificate beyond which nothing about it is kept in memory."""
+
+MAX_UNPACKED_PACKAGE_BYTES = 200 * 1024 * 1024
+"""Bytes of a chaincode package once unpacked; the code inside it is packed itself, so a real one hardly grows."""
+
+MAX_PACKAGE_METADATA_BYTES = 1024 * 1024
+"""Bytes of a package's `metadata.json`; a real one has a hundred."""
+
+MAX_PACKAGE_ENTRIES = 10_000
+"""Entries of one archive of a package; Fabric sets none."""
