@@ -25,8 +25,9 @@ from gateway.client.errors import (
 )
 from gateway.client.gateway import Chance
 from gateway.client.identity import SigningIdentity
-from gateway.client.message import SEEK_INFO, channel_header, sign_payload
+from gateway.client.message import SEEK_INFO, channel_header
 from network.protocol.errors import DecodeError
+from network.protocol.proposal import encode_envelope
 from network.protocol.wire import read_varint, scan_fields
 
 _ENDLESS: Final = 2**64 - 1
@@ -158,7 +159,7 @@ class BlockStream:
             ),
             data=ab_pb2.SeekInfo(start=first, stop=last, behavior=behavior).SerializeToString(),
         ).SerializeToString()
-        return sign_payload(payload, self.identity.sign(payload))
+        return encode_envelope(payload, self.identity.sign(payload))
 
 
 def _read_response(content: bytes, number: int) -> ReceivedBlock | None:

@@ -5,9 +5,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
 from gateway.client.errors import ClientError, CommitStatusError, InvalidRequestError, SubmitError
-from gateway.client.message import build_proposal
 from gateway.client.retry import RetryClass, RetryPolicy, retry_class
 from gateway.client.transaction import Proposal, Status, Transaction
+from network.protocol.proposal import build_proposal
 
 if TYPE_CHECKING:
     from gateway.client.gateway import Gateway
@@ -39,10 +39,10 @@ class Contract:
         """Make a proposal with a fresh nonce; text is sent as UTF-8. Nothing is sent."""
         chance = self.gateway.chance
         message = build_proposal(
-            channel_name=self.channel_name,
+            channel_id=self.channel_name,
             chaincode=self.chaincode,
             arguments=[_encode(argument) for argument in (function, *arguments)],
-            transient=transient or {},
+            transient=transient,
             creator=self.gateway.identity.creator,
             nonce=chance.nonce(),
             nanoseconds=chance.nanoseconds(),

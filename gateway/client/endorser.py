@@ -16,7 +16,7 @@ from gateway.client.channel import NodeChannel
 from gateway.client.errors import CallError, EndorserError
 from gateway.client.gateway import Chance
 from gateway.client.identity import SigningIdentity
-from gateway.client.message import build_proposal
+from network.protocol.proposal import build_proposal
 from network.protocol.wire import parse
 
 CALL_SECONDS: Final = 60.0
@@ -39,15 +39,14 @@ class Endorser:
         `message`).
         """
         proposal = build_proposal(
-            channel_name=channel_name,
+            channel_id=channel_name,
             chaincode=chaincode,
             arguments=arguments,
-            transient={},
             creator=self.identity.creator,
             nonce=self.chance.nonce(),
             nanoseconds=self.chance.nanoseconds(),
         )
-        content = proposal.encode()
+        content = proposal.content
         request = proposal_pb2.SignedProposal(proposal_bytes=content, signature=self.identity.sign(content))
         try:
             response = (

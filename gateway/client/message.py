@@ -1,10 +1,9 @@
-"""Messages of the endorsing flow: proposals, what is signed, and the prepared transaction checked against its proposal.
+"""What a client checks before it signs: the prepared transaction against its proposal.
 
-Sources: `protoutil/proputils.go`, `protoutil/txutils.go`, `core/endorser/msgvalidation.go`.
+Sources: `protoutil/txutils.go`, `core/common/validation/msgvalidation.go`.
 """
 
-from collections.abc import Mapping, Sequence
-from hashlib import sha256
+from collections.abc import Sequence
 from typing import Final, NamedTuple
 
 from cryptography import x509
@@ -12,35 +11,14 @@ from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 from fabric_protos.common import common_pb2
-from fabric_protos.peer import chaincode_pb2, proposal_pb2, proposal_response_pb2, transaction_pb2
+from fabric_protos.peer import proposal_pb2, proposal_response_pb2, transaction_pb2
 
 from network.protocol.errors import DecodeError
 from network.protocol.identity import decode_serialized_identity
+from network.protocol.proposal import Proposal
 from network.protocol.wire import parse
 
-ENDORSER_TRANSACTION: Final = 3
 SEEK_INFO: Final = 5
-
-
-class ProposalMessage(NamedTuple):
-    """A proposal in its serialised parts. `endorsed_payload` is the payload without its transient data."""
-
-    tx_id: str
-    channel_name: str
-    chaincode: str
-    channel_header: bytes
-    signature_header: bytes
-    payload: bytes
-    endorsed_payload: bytes
-
-    def encode(self) -> bytes:
-        """Serialise the `peer.Proposal`: what is signed and sent."""
-        header = common_pb2.Header(channel_header=self.channel_header, signature_header=self.signature_header)
-        return bytes(proposal_pb2.Proposal(header=header.SerializeToString(), payload=self.payload).SerializeToString())
-
-    def hash(self) -> bytes:
-        """Give what endorsers sign as the proposal's hash: without transient data."""
-        return sha256(self.channel_header + self.signature_header + self.endorsed_payload).digest()
 
 
 class Prepared(NamedTuple):
@@ -51,47 +29,14 @@ class Prepared(NamedTuple):
     endorsers: tuple[str, ...]
 
 
-def transaction_id(nonce: bytes, creator: bytes) -> str:
-    """Give the id that Fabric derives from nonce and creator, in hex."""
-    return sha256(nonce + creator).hexdigest()
-
-
-def build_proposal(
-    *,
-    channel_name: str,
-    chaincode: str,
-    arguments: Sequence[bytes],
-    transient: Mapping[str, bytes],
-    creator: bytes,
-    nonce: bytes,
-    nanoseconds: int,
-) -> ProposalMessage:
-    """Build a proposal; `nanoseconds` since 1970; an empty channel name makes a proposal for the peer itself."""
-    tx_id = transaction_id(nonce, creator)
-    name = chaincode_pb2.ChaincodeID(name=chaincode)
-    header = channel_header(ENDORSER_TRANSACTION, channel_name, nanoseconds, tx_id=tx_id)
-    header.extension = proposal_pb2.ChaincodeHeaderExtension(chaincode_id=name).SerializeToString()
-    spec = chaincode_pb2.ChaincodeSpec(chaincode_id=name, input=chaincode_pb2.ChaincodeInput(args=arguments))
-    invocation = chaincode_pb2.ChaincodeInvocationSpec(chaincode_spec=spec).SerializeToString()
-    return ProposalMessage(
-        tx_id,
-        channel_name,
-        chaincode,
-        header.SerializeToString(),
-        common_pb2.SignatureHeader(creator=creator, nonce=nonce).SerializeToString(),
-        proposal_pb2.ChaincodeProposalPayload(input=invocation, TransientMap=dict(transient)).SerializeToString(),
-        proposal_pb2.ChaincodeProposalPayload(input=invocation).SerializeToString(),
-    )
-
-
-def channel_header(kind: int, channel_name: str, nanoseconds: int, *, tx_id: str = "") -> common_pb2.ChannelHeader:
-    """Start a channel header."""
-    header = common_pb2.ChannelHeader(type=kind, channel_id=channel_name, tx_id=tx_id)
+def channel_header(kind: int, channel_name: str, nanoseconds: int) -> common_pb2.ChannelHeader:
+    """Start a channel header of what is no proposal."""
+    header = common_pb2.ChannelHeader(type=kind, channel_id=channel_name)
     header.timestamp.seconds, header.timestamp.nanos = divmod(nanoseconds, 1_000_000_000)
     return header
 
 
-def check_prepared(content: bytes, proposal: ProposalMessage, organizations: Sequence[str]) -> Prepared:
+def check_prepared(content: bytes, proposal: Proposal, organizations: Sequence[str]) -> Prepared:
     """Read the payload of a prepared transaction, after checking that signing it signs what was proposed.
 
     Checked: both headers, the payload without transient data, the hash of the proposal and the chaincode inside what
@@ -110,11 +55,11 @@ def check_prepared(content: bytes, proposal: ProposalMessage, organizations: Seq
     if transaction.actions[0].header != proposal.signature_header:
         raise DecodeError("another action header than proposed")
     action = parse(transaction_pb2.ChaincodeActionPayload, transaction.actions[0].payload, "ChaincodeActionPayload")
-    if action.chaincode_proposal_payload != proposal.endorsed_payload:
+    if action.chaincode_proposal_payload != proposal.payload:
         raise DecodeError("another proposal payload than proposed")
     endorsed = action.action.proposal_response_payload
     response = parse(proposal_response_pb2.ProposalResponsePayload, endorsed, "ProposalResponsePayload")
-    if response.proposal_hash != proposal.hash():
+    if response.proposal_hash != proposal.hash:
         raise DecodeError("endorsements of another proposal")
     outcome = parse(proposal_pb2.ChaincodeAction, response.extension, "ChaincodeAction")
     if outcome.chaincode_id.name != proposal.chaincode:
@@ -137,8 +82,3 @@ def _check_endorsement(endorser: bytes, signature: bytes, endorsed: bytes) -> st
     except (ValueError, InvalidSignature, UnsupportedAlgorithm):
         raise DecodeError("an endorsement that its endorser did not sign") from None
     return identity.msp_id
-
-
-def sign_payload(payload: bytes, signature: bytes) -> bytes:
-    """Give the envelope of a payload and its signature."""
-    return bytes(common_pb2.Envelope(payload=payload, signature=signature).SerializeToString())

@@ -22,8 +22,10 @@ from gateway.client.errors import (
     SubmitError,
     TransactionTooLargeError,
 )
-from gateway.client.message import Prepared, ProposalMessage, check_prepared, sign_payload
+from gateway.client.message import Prepared, check_prepared
 from network.protocol.errors import DecodeError
+from network.protocol.proposal import Proposal as ProposalMessage
+from network.protocol.proposal import encode_envelope
 from network.protocol.validation_code import VALID, validation_code_name
 
 if TYPE_CHECKING:
@@ -64,14 +66,14 @@ class Proposal:
         return f"Proposal({self.tx_id})"
 
     def _signed(self) -> proposal_pb2.SignedProposal:
-        content = self.message.encode()
+        content = self.message.content
         return proposal_pb2.SignedProposal(proposal_bytes=content, signature=self.gateway.identity.sign(content))
 
     async def evaluate(self) -> bytes:
         """Have one peer run it and give the result; nothing is written. Raises EvaluateError."""
         request = gateway_pb2.EvaluateRequest(
             transaction_id=self.tx_id,
-            channel_id=self.message.channel_name,
+            channel_id=self.message.channel_id,
             proposed_transaction=self._signed(),
             target_organizations=self.endorsing_organizations,
         )
@@ -86,11 +88,11 @@ class Proposal:
 
         What is written usually holds the arguments a second time, so twice their size has to fit into an envelope.
         """
-        size = 2 * len(self.message.endorsed_payload) + _ENVELOPE_OVERHEAD_BYTES
+        size = 2 * len(self.message.payload) + _ENVELOPE_OVERHEAD_BYTES
         _check_size(size, self.gateway.max_envelope_bytes, self.tx_id)
         request = gateway_pb2.EndorseRequest(
             transaction_id=self.tx_id,
-            channel_id=self.message.channel_name,
+            channel_id=self.message.channel_id,
             proposed_transaction=self._signed(),
             endorsing_organizations=self.endorsing_organizations,
         )
@@ -105,9 +107,9 @@ class Proposal:
             prepared = check_prepared(envelope.payload, self.message, organizations)
         except DecodeError as error:
             raise PreparedTransactionError(str(error), self.tx_id) from error
-        signed = sign_payload(prepared.payload, self.gateway.identity.sign(prepared.payload))
+        signed = encode_envelope(prepared.payload, self.gateway.identity.sign(prepared.payload))
         _check_size(len(signed), self.gateway.max_envelope_bytes, self.tx_id)
-        return Transaction(self.gateway, self.message.channel_name, self.tx_id, prepared, signed)
+        return Transaction(self.gateway, self.message.channel_id, self.tx_id, prepared, signed)
 
 
 @dataclass(frozen=True, slots=True, repr=False)

@@ -41,13 +41,13 @@ M = TypeVar("M", bound=Message)
 
 @dataclass(frozen=True, slots=True)
 class Proposal:
-    """A signed proposal, read; nothing in it is proved.
+    """A proposal, read or still to be signed; nothing in it is proved.
 
-    `content` and `signature`: the Proposal bytes and their signature as sent. `payload`: ChaincodeProposalPayload bytes
-    without transient data, as they go into the transaction. `channel_id` "": asked of the peer itself. `seconds`,
-    `nanos`: the claimed time, None: absent. `chaincode` is the one that is called; the one in the call's own
-    specification (`planned_chaincode`, may be empty) is what the Gateway service plans by, and need not be the same.
-    `creator`: a serialised identity.
+    `content` and `signature`: the Proposal bytes and their signature as sent (b"": not signed). `payload`:
+    ChaincodeProposalPayload bytes without transient data, as they go into the transaction. `channel_id` "": asked of
+    the peer itself. `seconds`, `nanos`: the claimed time, None: absent. `chaincode` is the one that is called; the one
+    in the call's own specification (`planned_chaincode`, may be empty) is what the Gateway service plans by, and need
+    not be the same. `creator`: a serialised identity.
     """
 
     channel_id: str
@@ -106,7 +106,7 @@ def proposal_hash(channel_header: bytes, signature_header: bytes, payload: bytes
 # --- of the client
 
 
-def encode_proposal(
+def build_proposal(
     *,
     channel_id: str,
     chaincode: str,
@@ -116,16 +116,21 @@ def encode_proposal(
     nanoseconds: int,
     transient: Mapping[str, bytes] | None = None,
     is_init: bool = False,
-) -> bytes:
-    """Write the Proposal that the creator signs; `nanoseconds` since 1970. No `channel_id`: for the peer itself."""
+) -> Proposal:
+    """Make a proposal that is still to be signed: the creator signs its `content`.
+
+    `nanoseconds` since 1970. No `channel_id`: for the peer itself. Same arguments, same bytes.
+    """
+    tx_id = transaction_id(nonce, creator)
     chaincode_id = chaincode_pb2.ChaincodeID(name=chaincode)
     channel_header = common_pb2.ChannelHeader(
         type=HEADER_ENDORSER_TRANSACTION,
         channel_id=channel_id,
-        tx_id=transaction_id(nonce, creator),
+        tx_id=tx_id,
         extension=_serialize(proposal_pb2.ChaincodeHeaderExtension(chaincode_id=chaincode_id)),
     )
-    channel_header.timestamp.seconds, channel_header.timestamp.nanos = divmod(nanoseconds, 1_000_000_000)
+    seconds, nanos = divmod(nanoseconds, 1_000_000_000)
+    channel_header.timestamp.seconds, channel_header.timestamp.nanos = seconds, nanos
     header = common_pb2.Header(
         channel_header=_serialize(channel_header),
         signature_header=_serialize(common_pb2.SignatureHeader(creator=creator, nonce=nonce)),
@@ -134,9 +139,31 @@ def encode_proposal(
         chaincode_id=chaincode_id, input=chaincode_pb2.ChaincodeInput(args=arguments, is_init=is_init)
     )
     payload = proposal_pb2.ChaincodeProposalPayload(
-        input=_serialize(chaincode_pb2.ChaincodeInvocationSpec(chaincode_spec=spec)), TransientMap=transient or {}
+        input=_serialize(chaincode_pb2.ChaincodeInvocationSpec(chaincode_spec=spec))
     )
-    return _serialize(proposal_pb2.Proposal(header=_serialize(header), payload=_serialize(payload)))
+    endorsed_payload = _serialize(payload)
+    payload.TransientMap.update(transient or {})
+    return Proposal(
+        channel_id=channel_id,
+        tx_id=tx_id,
+        header_type=HEADER_ENDORSER_TRANSACTION,
+        epoch=0,
+        seconds=seconds,
+        nanos=nanos,
+        creator=creator,
+        nonce=nonce,
+        chaincode=chaincode,
+        planned_chaincode=chaincode,
+        arguments=tuple(arguments),
+        is_init=is_init,
+        decorations={},
+        transient=dict(transient or {}),
+        channel_header=header.channel_header,
+        signature_header=header.signature_header,
+        payload=endorsed_payload,
+        content=_serialize(proposal_pb2.Proposal(header=_serialize(header), payload=_serialize(payload))),
+        signature=b"",
+    )
 
 
 def sign_proposal(content: bytes, signature: bytes) -> bytes:
@@ -144,7 +171,7 @@ def sign_proposal(content: bytes, signature: bytes) -> bytes:
     return _serialize(proposal_pb2.SignedProposal(proposal_bytes=content, signature=signature))
 
 
-def envelope(payload: bytes, signature: bytes) -> bytes:
+def encode_envelope(payload: bytes, signature: bytes) -> bytes:
     """Give the Envelope of a payload and the creator's signature over it."""
     return _serialize(common_pb2.Envelope(payload=payload, signature=signature))
 

@@ -11,7 +11,7 @@ from network.protocol.decode import decode_block
 from network.protocol.proposal import (
     Response,
     decode_proposal,
-    envelope,
+    encode_envelope,
     prepared_transaction,
     proposal_hash,
     response_payload,
@@ -74,7 +74,7 @@ def test_transactions_are_prepared_as_the_gateway_prepared_them(chain: str) -> N
         prepared = prepared_transaction(proposal, endorsements, action.action.proposal_response_payload)
 
         signature = common_pb2.Envelope.FromString(content).signature
-        if envelope(prepared, signature) != content:
+        if encode_envelope(prepared, signature) != content:
             differing.append(proposal.tx_id)
 
     assert differing == [

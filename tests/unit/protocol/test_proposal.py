@@ -1,4 +1,5 @@
 from collections.abc import Callable
+from dataclasses import replace
 from hashlib import sha256
 from typing import Any
 
@@ -14,12 +15,12 @@ from network.protocol.msp import ChannelMsps, MspDefinition, MspVersion
 from network.protocol.proposal import (
     Proposal,
     Response,
+    build_proposal,
     check_proposal,
     decode_proposal,
-    encode_proposal,
+    encode_envelope,
     encode_proposal_response,
     endorsed_bytes,
-    envelope,
     prepared_transaction,
     proposal_hash,
     response_payload,
@@ -51,7 +52,7 @@ def proposal_of(credential: Credential = CLIENT, **changes: Any) -> bytes:
         "nanoseconds": 1_700_000_000_000_000_007,
         "transient": {"secret": b"hidden"},
     }
-    return encode_proposal(**fields | changes)
+    return build_proposal(**fields | changes).content
 
 
 def signed(content: bytes, credential: Credential = CLIENT) -> bytes:
@@ -79,6 +80,23 @@ def test_a_proposal_is_read_as_it_was_written() -> None:
     assert (proposal.seconds, proposal.nanos) == (1_700_000_000, 7)
     assert proposal.content == content
     assert check_proposal(proposal, MSPS).msp_id == "OrgMSP"
+
+
+def test_a_proposal_is_known_as_it_will_be_read() -> None:
+    built = build_proposal(
+        channel_id="consortium",
+        chaincode="ext",
+        arguments=[b"put"],
+        creator=CLIENT.serialized,
+        nonce=NONCE,
+        nanoseconds=1_700_000_000_000_000_007,
+        transient={"secret": b"hidden", "another": b"one"},
+        is_init=True,
+    )
+    signature = CLIENT.sign(built.content)
+
+    assert built.signature == b""
+    assert decode_proposal(sign_proposal(built.content, signature)) == replace(built, signature=signature)
 
 
 def test_the_hash_covers_headers_and_input_and_no_transient_data() -> None:
@@ -414,6 +432,6 @@ def test_nothing_is_prepared_without_an_endorsement() -> None:
 
 
 def test_an_envelope_is_a_payload_and_its_signature() -> None:
-    message = common_pb2.Envelope.FromString(envelope(b"payload", b"signature"))
+    message = common_pb2.Envelope.FromString(encode_envelope(b"payload", b"signature"))
 
     assert message == common_pb2.Envelope(payload=b"payload", signature=b"signature")
