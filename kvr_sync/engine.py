@@ -22,12 +22,14 @@ from kvr_sync import errors
 from kvr_sync.changes import extract_changes
 from kvr_sync.mapping.definition import Mapping as TableMapping
 from kvr_sync.mapping.map import map_block
-from kvr_sync.model import Checkpoint, ConfigFacts, RawBlock, RowBatch
+from kvr_sync.membership import Membership
+from kvr_sync.model import Checkpoint, ConfigFacts, PrivateChanges, RawBlock, ReplayedBlock, RowBatch
 from kvr_sync.preparation import PreparedRange, RangeContext, accept_range
+from kvr_sync.private_data import match_private_data
 from kvr_sync.replay_state import StateReplay, check_commit_hash
 from kvr_sync.source.block_source import BlockSource
 from kvr_sync.store.rows import Run
-from kvr_sync.store.sink import AnchorName, Sink
+from kvr_sync.store.sink import AnchorName, PrivateCounts, Sink
 from kvr_sync.verify import ChainVerifier, matches_pin
 from kvr_sync.worker_pool import WorkerPool
 from network.protocol import errors as protocol_errors
@@ -80,6 +82,8 @@ class RunSummary:
     quarantined: int
     commit_hashes_verified: int
     seconds: float
+    private: PrivateCounts | None = None
+    """What the database holds of the private state; None where it is to hold nothing."""
 
     @property
     def transactions_per_second(self) -> float:
@@ -104,6 +108,8 @@ class _Position:
     anchor: AnchorName
     verifier: ChainVerifier
     replay: StateReplay
+    membership: Membership | None = None
+    """Of the organisation whose private data is held; None: no private data."""
     totals: _Totals = field(default_factory=_Totals)
 
 
@@ -131,7 +137,7 @@ def channel_of(block: Block) -> str:
 class Engine:
     """Brings one channel's tables up to a source."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913  # what one line is made of
         self,
         source: BlockSource,
         sink: Sink,
@@ -139,6 +145,7 @@ class Engine:
         *,
         channel: str,
         pin: bytes | None = None,
+        private_member: str | None = None,
         limits: RunLimits = DEFAULT_LIMITS,
         clock: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], None] = time.sleep,  # noqa: TID251 - the sleeper that is handed in by default
@@ -148,6 +155,7 @@ class Engine:
         self._mapping = mapping
         self._channel = channel
         self._pin = pin
+        self._private_member = private_member
         self._limits = limits
         self._clock = clock
         self._sleep = sleep
@@ -166,7 +174,8 @@ class Engine:
         """
         started = self._clock()
         checkpoint = self._sink.checkpoint()
-        position = _Position(checkpoint, self._anchor(checkpoint), *self._begin(checkpoint))
+        membership = Membership(self._private_member, self._sink.read_values) if self._private_member else None
+        position = _Position(checkpoint, self._anchor(checkpoint), *self._begin(checkpoint), membership)
 
         def report() -> None:
             on_progress(Progress(position.totals.blocks, position.totals.transactions, self._source.progress()))
@@ -194,6 +203,7 @@ class Engine:
             totals.quarantined,
             totals.commit_hashes_verified,
             self._clock() - started,
+            self._sink.count_private() if position.membership else None,
         )
 
     def _apply(
@@ -222,7 +232,7 @@ class Engine:
                 block = _decode(raw)
                 verified = position.verifier.verify(block, raw.content)
                 replayed = check_commit_hash(position.replay.replay(extract_changes(verified)), block.commit_hash)
-                batch = map_block(replayed, self._mapping)
+                batch = map_block(replayed, self._mapping, _private_changes(position.membership, replayed, raw))
                 pending.append(batch)
                 _count(position.totals, batch)
                 pending_bytes += len(raw.content)
@@ -373,6 +383,18 @@ class Engine:
                     raise
                 self._sleep(SETTLE_PAUSE_SECONDS)
         raise AssertionError  # pragma: no cover - the loop above ends by return or raise
+
+
+def _private_changes(membership: Membership | None, replayed: ReplayedBlock, raw: RawBlock) -> PrivateChanges | None:
+    """Prove the private data of a block; PrivateDataHashError when a part of it is not what the chain vouches for."""
+    if membership is None:
+        return None
+    private = match_private_data(replayed.changes, raw.private_sets)
+    if private.rejected:
+        number = replayed.changes.header.number
+        message = f"{raw.origin}: {private.rejected} private writes of block {number} have no such hash on the chain"
+        raise errors.PrivateDataHashError(message, block_number=number)
+    return membership.derive(replayed, private)
 
 
 def _up_to(raws: Iterator[RawBlock], size_bytes: int) -> Iterator[RawBlock]:

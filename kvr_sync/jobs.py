@@ -64,11 +64,16 @@ def sync_once(
     mapping = read_mapping_file(settings.mapping) if settings.mapping else None
     with (
         _opened(settings, on_source) as (source, channel, is_waiting),
-        closing(open_store(settings.database, channel, mapping=mapping)) as sink,
+        closing(open_store(settings.database, channel, mapping=mapping, private_member=_member(settings))) as sink,
     ):
-        workers = usable_workers() if settings.workers is None else settings.workers
         engine = Engine(
-            source, sink, sink.mapping, channel=channel, pin=settings.pin, limits=RunLimits(workers=workers)
+            source,
+            sink,
+            sink.mapping,
+            channel=channel,
+            pin=settings.pin,
+            private_member=_member(settings),
+            limits=RunLimits(workers=_workers(settings)),
         )
         run_id = sink.begin_run()
         applied = Progress(0, 0, None)
@@ -85,6 +90,18 @@ def sync_once(
             raise
         sink.end_run(run_id, _result(summary, stopped=should_stop()))
         return summary
+
+
+def _member(settings: SyncSettings) -> str | None:
+    """Give the organisation whose private data is asked for."""
+    source = settings.source
+    return source.msp_id if isinstance(source, PeerSettings) and source.private_data else None
+
+
+def _workers(settings: SyncSettings) -> int:
+    if _member(settings) is not None:
+        return 0  # private data is proved and counted block by block
+    return usable_workers() if settings.workers is None else settings.workers
 
 
 @contextmanager

@@ -283,6 +283,7 @@ def _summary_facts(summary: RunSummary) -> dict[str, Any]:
         "transactions": summary.transactions,
         "codes": dict(summary.codes),
         "quarantined": summary.quarantined,
+        "private": summary.private._asdict() if summary.private else None,
         "commit_hashes_verified": summary.commit_hashes_verified,
         "seconds": round(summary.seconds, 3),
         "transactions_per_second": round(summary.transactions_per_second, 1),
@@ -304,6 +305,9 @@ def _print_summary(summary: RunSummary) -> None:
     )
     for name, count in sorted(summary.codes.items(), key=lambda item: (-item[1], item[0])):
         typer.echo(f"  {count:>8,}  {name}: {reason(name)}")
+    if summary.private is not None:
+        held, missing = summary.private
+        typer.echo(f"private values: {held:,} held, {missing:,} missing (not handed over by the peer)")
     if summary.quarantined:
         typer.echo(f"{summary.quarantined} values did not fit the mapping: see ledger_quarantine")
 

@@ -196,12 +196,49 @@ class QuarantinedWrite(NamedTuple):
     value: bytes
 
 
+class PrivateChange(NamedTuple):
+    """What a valid write did to the private row of its key, whose hash `key` holds.
+
+    `effect`: PUT, DELETE or VERSION. After PUT `private_key` and `value` are None where the value is missing.
+    `expiring_block`: with it the key leaves the state; None: never by itself.
+    """
+
+    tx_number: int
+    write_number: int
+    key: LedgerKey
+    effect: Effect
+    private_key: bytes | None
+    value: bytes | None
+    value_hash: bytes
+    expiring_block: int | None
+
+
+class CollectionMembership(NamedTuple):
+    """A collection that the organisation is a member of, by a definition that came into force; 0: keys live for ever.
+
+    Where it was none before, it misses every value that lives already.
+    """
+
+    namespace: str
+    collection: str
+    block_to_live: int
+
+
+class PrivateChanges(NamedTuple):
+    """What one block does to the private rows of a member organisation."""
+
+    changes: tuple[PrivateChange, ...]
+    memberships: tuple[CollectionMembership, ...]
+
+
 class RowBatch(NamedTuple):
     """All rows of one block, for the sink.
 
-    Keys, identities and chaincodes still by value, dictionaries belong to the sink.
+    Keys, identities and chaincodes still by value, dictionaries belong to the sink. `private`: None where no private
+    data is held.
     """
 
     block: ReplayedBlock
     mapped: tuple[MappedRow, ...]
     quarantined: tuple[QuarantinedWrite, ...]
+    private: PrivateChanges | None = None

@@ -120,18 +120,22 @@ class ColumnMapping:
 
 @dataclass(frozen=True, slots=True)
 class TableMapping:
-    """One table: rows are identified by their ledger key, never by a column."""
+    """One table: rows are identified by their ledger key, never by a column.
+
+    `collection`: the private data collection whose keys and values these are; "": public state.
+    """
 
     name: str
     namespace: str
     key: CompositeSelector | PrefixSelector
     columns: tuple[ColumnMapping, ...]
     comment: str | None = None
+    collection: str = ""
 
 
 @dataclass(frozen=True)
 class Mapping:
-    """All tables made from one channel's public state.
+    """All tables made from one channel's state.
 
     `digest` is the SHA-256 (64 hex digits) of everything that decides tables and rows, in canonical form: layout of the
     file, `name` and the comments of tables and columns do not count. Order of tables and columns does.
@@ -180,6 +184,8 @@ def _table_object(table: TableMapping, *, comments: bool) -> dict[str, object]:
         case PrefixSelector(prefix):
             key = {"prefix": prefix}
     content: dict[str, object] = {"namespace": table.namespace, "key": key}
+    if table.collection:
+        content["collection"] = table.collection
     if comments and table.comment is not None:
         content["comment"] = table.comment
     content["columns"] = {column.name: _column_object(column, comments=comments) for column in table.columns}

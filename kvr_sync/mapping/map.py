@@ -4,7 +4,7 @@ Pure: the same block and mapping give the same batch. The identity of a row is t
 of it are a view. A document is mapped whole or quarantined whole, per table.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -37,11 +37,15 @@ from kvr_sync.mapping.quarantine import UnfitValueError
 from kvr_sync.model import (
     Effect,
     EffectiveWrite,
+    LedgerKey,
     MappedRow,
+    PrivateChange,
+    PrivateChanges,
     QuarantinedWrite,
     ReplayedBlock,
     RowBatch,
     TransactionFacts,
+    WriteKind,
 )
 from network.protocol.composite_key import split_composite_key
 
@@ -85,9 +89,27 @@ class _NamespacePlan(NamedTuple):
     prefixes: tuple[tuple[bytes, _TablePlan], ...]
     any_prefix: tuple[bytes, ...]
 
+    def select(self, key: bytes) -> tuple[tuple[str, ...], Sequence[_TablePlan], Sequence[_TablePlan]]:
+        """Give the key's attributes, the tables it feeds, and those of its type with another number of attributes."""
+        if key[:1] != b"\x00":
+            return (), [table for prefix, table in self.prefixes if key.startswith(prefix)], ()
+        by_count = self.composites.get(key[1 : key.find(b"\x00", 1)])
+        parts = split_composite_key(key) if by_count else None
+        if by_count is None or parts is None:
+            return (), (), ()
+        tables = by_count.get(len(parts[1]), ())
+        return parts[1], tables, () if tables else [table for found in by_count.values() for table in found]
 
-def map_block(replayed: ReplayedBlock, mapping: Mapping) -> RowBatch:
-    """Convert the effective public writes of a block, in their order.
+
+class _CollectionPlan(NamedTuple):
+    """The same for the keys of one private data collection."""
+
+    tables: _NamespacePlan
+    all_tables: tuple[_TablePlan, ...]
+
+
+def map_block(replayed: ReplayedBlock, mapping: Mapping, private: PrivateChanges | None = None) -> RowBatch:
+    """Convert the effective public writes of a block, in their order, and then the private ones where there are any.
 
     PUT and VERSION give the values of the value the key has afterwards, DELETE a row without values. Total: whatever
     does not fit becomes a `QuarantinedWrite`; keys that no table selects are passed over.
@@ -127,7 +149,57 @@ def map_block(replayed: ReplayedBlock, mapping: Mapping) -> RowBatch:
                 mapped.append(row)
             else:
                 quarantined.append(row)
-    return RowBatch(replayed, tuple(mapped), tuple(quarantined))
+    batch = RowBatch(replayed, tuple(mapped), tuple(quarantined))
+    return batch if private is None else _with_private(batch, private, mapping)
+
+
+def _with_private(batch: RowBatch, private: PrivateChanges, mapping: Mapping) -> RowBatch:
+    plans = _private_plan(mapping)
+    changes = batch.block.changes
+    mapped = list(batch.mapped)
+    quarantined = list(batch.quarantined)
+    for change in private.changes:
+        plan = plans.get((change.key.namespace, change.key.collection))
+        if plan is not None:
+            facts = changes.transactions[change.tx_number]
+            _map_private(change, plan, changes.header.number, facts, mapped, quarantined)
+    return RowBatch(batch.block, tuple(mapped), tuple(quarantined), private)
+
+
+def _map_private(
+    change: PrivateChange,
+    collection: "_CollectionPlan",
+    block_number: int,
+    facts: TransactionFacts,
+    mapped: list[MappedRow],
+    quarantined: list[QuarantinedWrite],
+) -> None:
+    """Map one private change. Rows of what is gone, missing or unfit go, and no value is kept in the quarantine.
+
+    A moved version leaves the row with the facts of the write that gave its value.
+    """
+    tx_number, write_number, key = change.tx_number, change.write_number, change.key
+    if change.effect is Effect.VERSION:
+        return
+    if change.effect is _DELETE or change.private_key is None or change.value is None:
+        mapped += [
+            MappedRow(table.table, key, tx_number, write_number, _DELETE, None) for table in collection.all_tables
+        ]
+        return
+    own_key = LedgerKey(key.namespace, key.collection, change.private_key)
+    write = EffectiveWrite(tx_number, write_number, own_key, WriteKind.PUT, Effect.PUT, change.value, b"")
+    attributes, tables, unfit = collection.tables.select(change.private_key)
+    for table in tables:
+        row = _map_value(write, change.value, table, attributes, block_number, facts)
+        if isinstance(row, MappedRow):
+            mapped.append(row._replace(key=key))
+        else:
+            quarantined.append(row._replace(key=key, value=b""))
+            mapped.append(MappedRow(table.table, key, tx_number, write_number, _DELETE, None))
+    for table in unfit:
+        detail = f"a key of {table.attribute_count} attributes expected, {len(attributes)} found"
+        found = _quarantined(write, b"", table, quarantine.KEY_ATTRIBUTES, None, detail)
+        quarantined.append(found._replace(key=key))
 
 
 def _deleted(write: EffectiveWrite, table: _TablePlan) -> MappedRow:
@@ -240,8 +312,22 @@ def _check_repeated(convert: Converter, member: JsonValue, value: object) -> Non
 def _plan(mapping: Mapping) -> dict[str, _NamespacePlan]:
     namespaces: dict[str, list[tuple[TableMapping, _TablePlan]]] = {}
     for number, table in enumerate(mapping.tables):
-        namespaces.setdefault(table.namespace, []).append((table, _table_plan(number, table)))
+        if not table.collection:
+            namespaces.setdefault(table.namespace, []).append((table, _table_plan(number, table)))
     return {namespace: _namespace_plan(tables) for namespace, tables in namespaces.items()}
+
+
+@lru_cache(maxsize=8)
+def _private_plan(mapping: Mapping) -> dict[tuple[str, str], _CollectionPlan]:
+    collections: dict[tuple[str, str], list[tuple[TableMapping, _TablePlan]]] = {}
+    for number, table in enumerate(mapping.tables):
+        if table.collection:
+            place = (table.namespace, table.collection)
+            collections.setdefault(place, []).append((table, _table_plan(number, table)))
+    return {
+        place: _CollectionPlan(_namespace_plan(tables), tuple(plan for _, plan in tables))
+        for place, tables in collections.items()
+    }
 
 
 def _namespace_plan(tables: list[tuple[TableMapping, _TablePlan]]) -> _NamespacePlan:

@@ -145,6 +145,7 @@ class _Checked:
             key=selector,
             columns=tuple(columns),
             comment=table.get("comment"),
+            collection=table.get("collection", ""),
         )
 
     def _selector(self, path: Path, key: dict[str, Any]) -> CompositeSelector | PrefixSelector | None:

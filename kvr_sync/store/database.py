@@ -192,6 +192,7 @@ class SqliteDatabase:
                 "PRAGMA journal_mode = WAL",  # readers go on while a run of blocks is written
                 "PRAGMA synchronous = FULL",  # an acknowledged COMMIT survives loss of power
                 "PRAGMA foreign_keys = OFF",
+                "PRAGMA secure_delete = ON",  # what is purged leaves the pages of the file
             ):
                 connection.execute(statement)
         except sqlite3.Error:

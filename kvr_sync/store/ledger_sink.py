@@ -16,9 +16,13 @@ from sqlalchemy import (
     Select,
     Table,
     and_,
+    cast,
+    delete,
     desc,
+    exists,
     func,
     insert,
+    null,
     select,
     tuple_,
     update,
@@ -26,7 +30,7 @@ from sqlalchemy import (
 
 from kvr_sync.errors import CheckpointConflictError
 from kvr_sync.mapping.definition import Mapping as TableMappings
-from kvr_sync.model import Checkpoint, ConfigFacts, Effect, LedgerKey, RowBatch, StateValue
+from kvr_sync.model import Checkpoint, CollectionMembership, ConfigFacts, Effect, LedgerKey, RowBatch, StateValue
 from kvr_sync.store.database import READING, Database
 from kvr_sync.store.database_error import DRIVER_ERRORS, driver_errors
 from kvr_sync.store.dictionary import CACHED_KEYS, CACHED_NAMES, Dictionary, ledger_key_digest
@@ -38,6 +42,7 @@ from kvr_sync.store.rows import (
     BlockRow,
     ChaincodeName,
     MappedRows,
+    PrivateRows,
     Row,
     Run,
     RunRows,
@@ -55,11 +60,13 @@ from kvr_sync.store.sink import (
     Anchor,
     AnchorName,
     Hook,
+    PrivateCounts,
     RunResult,
     StoreStatus,
     no_hook,
 )
 from kvr_sync.store.status import read_status, stored_anchor, stored_checkpoint
+from kvr_sync.store.storable import storable_text
 from network.protocol.read_write_set import Version
 
 LOOKUP_SIZE = 1_000
@@ -155,9 +162,13 @@ class LedgerSink(ABC):
                 self._reload_dictionaries(connection)
             keys = self._write_ledger_layer(connection, run)
             self._hook(AFTER_HALF_OF_ROWS)
+            if run.rows.private is not None:
+                self._write_private(connection, run.rows.private, keys)
             for table, rows in enumerate(run.rows.mapped):
                 if rows.history:
                     self._write_mapped(connection, table, rows, keys)
+            if run.rows.private is not None:
+                self._expire_private(connection, run.rows.private.last_block)
             self._hook(AFTER_ROWS)
             self._hook(BEFORE_COMMIT)
         self._known_at = new
@@ -177,6 +188,14 @@ class LedgerSink(ABC):
             f"{self._place}: the checkpoint of channel {self._channel} is {_where(stored)}, neither {_where(expected)}"
             f" nor {_where(new)}: another engine moved it"
         )
+
+    def count_private(self) -> PrivateCounts:
+        """Count what is held of the private state."""
+        table = self.tables.private_value
+        counts = select(func.count(table.c.value), func.count()).select_from(table)
+        with self._transaction(reading=True) as connection:
+            held, living = connection.execute(counts).one()
+        return PrivateCounts(held, living - held)
 
     def begin_run(self) -> int:
         """Record that a run of the engine begins; give its number."""
@@ -378,13 +397,76 @@ class LedgerSink(ABC):
         return keys
 
     def _write_mapped(self, connection: Connection, table: int, rows: MappedRows, keys: Sequence[int]) -> None:
-        history = [(keys[row[0]], *row[1:]) for row in rows.history]
-        self._insert(connection, self._mapped[table].history, history)
+        history = self._mapped[table].history
+        if history is not None:
+            self._insert(connection, history, [(keys[row[0]], *row[1:]) for row in rows.history])
         current = {
             keys[position]: None if row is None else (keys[position], *row[1:])
             for position, row in rows.current.items()
         }
         self._write_current(connection, table, current)
+
+    def _write_private(self, connection: Connection, rows: PrivateRows, keys: Sequence[int]) -> None:
+        """Write the private rows, after the ledger layer: a member that joins misses what that holds hashes of."""
+        table = self.tables.private_value
+        touched = [keys[position] for position in rows.current]
+        for chunk in chunks(touched, LOOKUP_SIZE):
+            connection.execute(delete(table).where(table.c.key_id.in_(chunk)))
+        held = [(keys[row[0]], *row[1:]) for row in rows.current.values() if row is not None]
+        if held:
+            self._insert(connection, table, held)
+        for position, (block_number, tx_number, expiring_block) in rows.moved.items():
+            connection.execute(
+                update(table)
+                .where(table.c.key_id == keys[position])
+                .values(block_number=block_number, tx_number=tx_number, expiring_block=expiring_block)
+            )
+        for membership in rows.memberships:
+            connection.execute(insert(table).from_select(table.c.keys(), self._missing_values(membership)))
+
+    def _missing_values(self, membership: CollectionMembership) -> Select[Any]:
+        """The living keys of a collection that have no private row yet, as rows without value."""
+        key, history, table = self.tables.key, self.tables.private_hash, self.tables.private_value
+        later = history.alias("later")
+        given = history.alias("given")
+        position = (history.c.block_number, history.c.tx_number, history.c.write_number)
+        is_newest = ~exists().where(
+            later.c.key_id == history.c.key_id,
+            later.c.effect != int(Effect.NONE),
+            tuple_(later.c.block_number, later.c.tx_number, later.c.write_number) > tuple_(*position),
+        )
+        newest = (desc(given.c.block_number), desc(given.c.tx_number), desc(given.c.write_number))
+        value_hash = (
+            select(given.c.value_hash)
+            .where(given.c.key_id == history.c.key_id, given.c.effect == int(Effect.PUT))
+            .order_by(*newest)
+            .limit(1)
+            .scalar_subquery()
+        )
+        live = membership.block_to_live
+        expiring = history.c.block_number + live + 1 if live else cast(null(), table.c.expiring_block.type)
+        return (
+            select(history.c.key_id, cast(null(), table.c.key.type), cast(null(), table.c.value.type), value_hash)
+            .add_columns(*position, expiring)
+            .join(key, key.c.key_id == history.c.key_id)
+            .where(
+                key.c.namespace == storable_text(membership.namespace),
+                key.c.collection == storable_text(membership.collection),
+                history.c.effect.in_([int(Effect.PUT), int(Effect.VERSION)]),
+                is_newest,
+                ~exists().where(table.c.key_id == history.c.key_id),
+            )
+        )
+
+    def _expire_private(self, connection: Connection, last_block: int) -> None:
+        """Take out what leaves the state with a block up to the last one, from every table that holds it."""
+        table = self.tables.private_value
+        expired = table.c.expiring_block <= last_block
+        for mapped in self._mapped:
+            if mapped.is_private:
+                gone = mapped.current.c.kvr_key_id.in_(select(table.c.key_id).where(expired))
+                connection.execute(delete(mapped.current).where(gone))
+        connection.execute(delete(table).where(expired))
 
     def _key_numbers(self, connection: Connection, rows: RunRows) -> list[int]:
         key = self.tables.key

@@ -1,12 +1,13 @@
 """Tables of the mapped layer, from the mapping. Pure.
 
 For a mapped table `t` there is `t` (current rows, primary key `kvr_key_id`) and `t_history` (every version,
-append-only). The current row of a key is its newest history row, if that is not a delete.
+append-only). The current row of a key is its newest history row, if that is not a delete. A table of a private data
+collection has current rows alone.
 """
 
 from typing import Any
 
-from sqlalchemy import Column, Index, PrimaryKeyConstraint, Table
+from sqlalchemy import Column, Index, MetaData, PrimaryKeyConstraint, Table
 from sqlalchemy.types import TypeEngine
 
 from kvr_sync.errors import ConfigurationError
@@ -28,7 +29,10 @@ _TYPES: dict[ColumnType, TypeEngine[Any]] = {
 
 
 class MappedTable:
-    """The two tables of one entry of the mapping; `types` are the mapping's types of `columns`, in its order."""
+    """The tables of one entry of the mapping; `types` are the mapping's types of `columns`, in its order.
+
+    `history` is None for a private table.
+    """
 
     def __init__(self, definition: TableMapping, tables: LedgerTables) -> None:
         metadata = tables.metadata
@@ -52,24 +56,30 @@ class MappedTable:
         for column in definition.columns:
             if column.index:
                 Index(None, self.current.c[column.name])
-        self.history = Table(
-            f"{definition.name}_history",
-            metadata,
-            _key_column(primary_key=False),
-            *(
-                Column(column.name, _TYPES[column.type], nullable=True, comment=column.comment)
-                for column in definition.columns
-            ),
-            Column(
-                "kvr_kind",
-                TEXT,
-                nullable=False,
-                comment="put, delete (columns are NULL) or metadata (the value stayed, the version moved).",
-            ),
-            *_fact_columns(),
-            PrimaryKeyConstraint("kvr_key_id", "kvr_block_number", "kvr_tx_number", "kvr_write_number"),
-            comment="Every version of every row, in order of (kvr_block_number, kvr_tx_number, kvr_write_number).",
-        )
+        self.is_private = bool(definition.collection)
+        # A history would keep what was purged, or has expired.
+        self.history = None if self.is_private else _history_table(definition, metadata)
+
+
+def _history_table(definition: TableMapping, metadata: MetaData) -> Table:
+    return Table(
+        f"{definition.name}_history",
+        metadata,
+        _key_column(primary_key=False),
+        *(
+            Column(column.name, _TYPES[column.type], nullable=True, comment=column.comment)
+            for column in definition.columns
+        ),
+        Column(
+            "kvr_kind",
+            TEXT,
+            nullable=False,
+            comment="put, delete (columns are NULL) or metadata (the value stayed, the version moved).",
+        ),
+        *_fact_columns(),
+        PrimaryKeyConstraint("kvr_key_id", "kvr_block_number", "kvr_tx_number", "kvr_write_number"),
+        comment="Every version of every row, in order of (kvr_block_number, kvr_tx_number, kvr_write_number).",
+    )
 
 
 def mapped_tables(mapping: Mapping, tables: LedgerTables) -> tuple[MappedTable, ...]:

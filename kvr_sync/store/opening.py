@@ -27,17 +27,19 @@ def open_store(
     channel: str,
     *,
     mapping: Mapping | None = None,
+    private_member: str | None = None,
     create: bool = True,
     hook: Hook = no_hook,
     clock: Clock = utc_now,
 ) -> LedgerSink:
     """Open the tables of a channel, creating or upgrading them first; give the sink that writes them.
 
-    The mapping given first is recorded and its tables are made; without `mapping` the recorded one is used. With
-    `create` false nothing is made where no store is.
+    The mapping given first is recorded and its tables are made; without `mapping` the recorded one is used.
+    `private_member`: MSP ID of the organisation whose private data is held beside the rest, from the first block on or
+    never. With `create` false nothing is made where no store is.
 
     Raises ConfigurationError: unusable URL, channel id or file, a database not in UTF-8, a file of another channel, a
-    mapping that is not the recorded one. SinkUnavailableError: no server. SinkReadOnlyError: no writes.
+    mapping or member that is not the recorded one. SinkUnavailableError: no server. SinkReadOnlyError: no writes.
     SchemaDriftError: tables of a newer version, or changed by hand, by table and column. CheckpointConflictError:
     checkpoint and rows disagree.
     """
@@ -49,6 +51,7 @@ def open_store(
         upgrade(connection, database.schema, place=database.place, create=create)
         _refuse_drift(connection, database, tables, strangers=False)
         applied = _check_position(connection, database, tables, channel)
+        _check_member(connection, database, tables, applied, private_member)
         stored = connection.execute(select(tables.mapping).order_by(tables.mapping.c.version.desc())).first()
         in_force = from_json(stored.content, f"{database.place}: the recorded mapping") if stored else NO_MAPPING
         make = mapping is not None and mapping.digest != in_force.digest
@@ -95,6 +98,24 @@ def _check_position(connection: Connection, database: Database, tables: LedgerTa
     return int(number)
 
 
+def _check_member(
+    connection: Connection, database: Database, tables: LedgerTables, applied: int | None, member: str | None
+) -> None:
+    """Hold private data from the first block on or never: rows that are not kept up would outlive a purge."""
+    stored = connection.scalar(select(tables.private_member.c.msp_id))
+    if stored == member:
+        return
+    if stored is not None:
+        raise ConfigurationError(
+            f"{database.place} holds the private data of {stored}: go on with that, or use an empty database"
+        )
+    if applied is not None:
+        raise ConfigurationError(
+            f"{database.place} was filled up to block {applied} without private data; use an empty database"
+        )
+    connection.execute(insert(tables.private_member).values(msp_id=member))
+
+
 def _other_mapping(database: Database, given: Mapping, in_force: Mapping, applied: int | None) -> str:
     digests = f"given {given.digest[:16]}, recorded {in_force.digest[:16]}"
     if not in_force.tables:
@@ -104,7 +125,7 @@ def _other_mapping(database: Database, given: Mapping, in_force: Mapping, applie
 
 def _record(connection: Connection, tables: LedgerTables, mapping: Mapping, mapped: tuple[MappedTable, ...]) -> None:
     """Make the mapped tables and write the mapping down, so that names and columns never change by accident."""
-    made = [table for entry in mapped for table in (entry.current, entry.history)]
+    made = [table for entry in mapped for table in (entry.current, entry.history) if table is not None]
     tables.metadata.create_all(connection, tables=made, checkfirst=False)
     connection.execute(
         insert(tables.mapping).values(

@@ -10,7 +10,7 @@ from datetime import UTC, datetime, timedelta
 from hashlib import sha256
 from typing import Any, NamedTuple
 
-from kvr_sync.model import Effect, LedgerKey, RowBatch, WriteKind
+from kvr_sync.model import CollectionMembership, Effect, LedgerKey, RowBatch, WriteKind
 from kvr_sync.store.dictionary import key_digest
 from kvr_sync.store.storable import MAX_SENTENCE_BYTES, storable_function, storable_text
 from network.protocol.transaction import ChaincodeId
@@ -72,6 +72,17 @@ class MappedRows(NamedTuple):
     """By key position: the row to have now, or None where the key is gone. Rows begin with the key's position."""
 
 
+class PrivateRows(NamedTuple):
+    """What a run does to the private rows; keys by position."""
+
+    current: dict[int, Row | None]
+    """The row of `ledger_private_value` to have, or None to have none. Rows begin with the key's position."""
+    moved: dict[int, Row]
+    """Rows of before the run whose version moved: block, transaction, block of expiry."""
+    memberships: list[CollectionMembership]
+    last_block: int
+
+
 class RunRows(NamedTuple):
     """Everything the blocks of a run write, apart from the rows of `ledger_block`."""
 
@@ -82,6 +93,8 @@ class RunRows(NamedTuple):
     chaincodes: list[ChaincodeName]
     ledger: LedgerRows
     mapped: list[MappedRows]
+    private: PrivateRows | None = None
+    """None where no private data is held."""
 
 
 class BlockRow(NamedTuple):
@@ -150,12 +163,14 @@ def run_rows(batches: Sequence[RowBatch], encoding: Encoding) -> RunRows:
             )
         if batch.mapped:
             _append_mapped(mapped, batch, keys, senders, encoding.columns)
+    private = _private_rows(batches, keys)
     return RunRows(
         [(storable_text(key.namespace), storable_text(key.collection), key.key, key_digest(*key)) for key in keys],
         [(sha256(creator).digest(), msp_id, creator) for creator, (_, msp_id) in identities.items()],
         list(chaincodes),
         ledger,
         mapped,
+        private,
     )
 
 
@@ -281,3 +296,34 @@ def _append_mapped(
         ]
         history.append((position, *encoded, _KIND_NAMES[effect], *facts))
         current[position] = (position, *encoded, *facts)
+
+
+_PRIVATE_VALUE_COLUMNS = 4
+"""Of a row of `ledger_private_value`: position of the key, key, value, hash; its version follows."""
+
+
+def _private_rows(batches: Sequence[RowBatch], keys: dict[LedgerKey, int]) -> PrivateRows | None:
+    """Make the last word of a run on each private key."""
+    if not batches or batches[-1].private is None:
+        return None
+    rows = PrivateRows({}, {}, [], batches[-1].block.changes.header.number)
+    for batch in batches:
+        if batch.private is None:
+            continue
+        number = batch.block.changes.header.number
+        for tx_number, write_number, key, effect, private_key, value, value_hash, expiring in batch.private.changes:
+            position = keys.setdefault(key, len(keys))
+            before = rows.current.get(position)
+            if effect is not Effect.VERSION:
+                rows.moved.pop(position, None)
+                version = (number, tx_number, write_number, expiring)
+                row = (position, private_key, value, value_hash, *version)
+                rows.current[position] = row if effect is _EFFECT_PUT else None
+            elif before is not None:
+                written_by = before[_PRIVATE_VALUE_COLUMNS + 2]
+                version = (number, tx_number, written_by, expiring)
+                rows.current[position] = (*before[:_PRIVATE_VALUE_COLUMNS], *version)
+            elif position not in rows.current:
+                rows.moved[position] = (number, tx_number, expiring)
+        rows.memberships.extend(batch.private.memberships)
+    return rows

@@ -59,6 +59,8 @@ class LedgerTables(NamedTuple):
     validation_code: Table
     key_history: Table
     private_hash: Table
+    private_value: Table
+    private_member: Table
     refused_write: Table
     event: Table
     config: Table
@@ -148,6 +150,24 @@ def ledger_tables(schema: str | None) -> LedgerTables:
         ),
         key_history=_history("ledger_key_history", metadata, "value"),
         private_hash=_history("ledger_private_hash", metadata, "value_hash"),
+        private_value=Table(
+            "ledger_private_value",
+            metadata,
+            _column("key_id", INT64, primary_key=True),
+            _column("key", BYTES, nullable=True),
+            _column("value", BYTES, nullable=True),
+            _column("value_hash", BYTES),
+            _column("block_number", INT64),
+            _column("tx_number", INT32),
+            _column("write_number", INT32),
+            _column("expiring_block", INT64, nullable=True),
+            Index(None, "expiring_block"),
+        ),
+        private_member=Table(
+            "ledger_private_member",
+            metadata,
+            _column("msp_id", TEXT, primary_key=True),
+        ),
         refused_write=Table(
             "ledger_refused_write",
             metadata,

@@ -53,6 +53,13 @@ class RunRecord(NamedTuple):
     result: RunResult
 
 
+class PrivateCounts(NamedTuple):
+    """Private keys that live now: those whose value is held, and those whose value is missing."""
+
+    held: int
+    missing: int
+
+
 class StoreStatus(NamedTuple):
     """What a database holds. `codes` counts transactions by validation code; `runs` are newest first."""
 
@@ -103,6 +110,9 @@ class Sink(Protocol):
         Waits for the lost session to end first, SinkUnavailableError (retryable) where that takes too long. Raises
         CheckpointConflictError where the checkpoint is neither of the two.
         """
+
+    def count_private(self) -> PrivateCounts:
+        """Count what is held of the private state."""
 
     def begin_run(self) -> int:
         """Record that a run of the engine begins; give its number."""
