@@ -40,6 +40,7 @@ class NetworkRoot:
     def __init__(self, path: Path) -> None:
         self.path = path.absolute()
         self.state_file = self.path / "network.json"
+        self.lock_file = self.path / ".lock"
         self.topology_file = self.path / "topology.yaml"
         self.credentials = self.path / "credentials"
         self.profiles = self.path / "profiles"
@@ -64,7 +65,7 @@ class NetworkRoot:
         The lock is the kernel's: it ends with the process, however that ends.
         """
         self.path.mkdir(parents=True, exist_ok=True)
-        descriptor = os.open(self.path / ".lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        descriptor = os.open(self.lock_file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
             try:
                 fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -92,7 +93,7 @@ class NetworkRoot:
 
     def create_state(self, kind: NetworkKind, ports: Mapping[str, int]) -> NetworkState:
         """Make a new network here; raises RootError when the folder holds other things, not to mix with them."""
-        strangers = sorted(path.name for path in self.path.iterdir() if path.name != ".lock")
+        strangers = sorted(path.name for path in self.path.iterdir() if path != self.lock_file)
         if strangers:
             raise RootError(
                 f"{self.path} is not empty and holds no network ({', '.join(strangers[:5])}); name another root"
