@@ -136,7 +136,7 @@ def read_package(content: bytes, *, max_unpacked_bytes: int = limits.MAX_UNPACKE
     Refused: any entry that is no regular file, in front of what is missing (code, then metadata), in front of the
     label. Tolerated, as Fabric does: entries with other names, and a name given twice (the last one counts). Stricter
     than Fabric: nothing may follow the archive in its gzip stream, and size and number of the entries are bounded
-    (`network.protocol.limits`). The code is not looked into.
+    (`network.protocol.limits`). The code is not looked into (`check_code`).
     """
     code = metadata = None
     for name, kind, entry in _entries(_unpack(content, max_unpacked_bytes)):
@@ -168,6 +168,20 @@ def read_code(content: bytes, *, max_unpacked_bytes: int = limits.MAX_UNPACKED_P
             shown = name[:_MAX_SHOWN_NAME]
             raise PackageError(f"invalid file type '{kind[0]}' contained in archive for file '{shown}'")
     return files
+
+
+def check_code(content: bytes, *, max_unpacked_bytes: int = limits.MAX_UNPACKED_PACKAGE_BYTES) -> None:
+    """Check that a code package can be unpacked, as a peer does before it installs one; what is inside does not matter.
+
+    Raises PackageError with Fabric's text (`core/common/ccprovider/targzmetadataprovider.go`).
+    """
+    try:
+        for _ in _entries(_unpack(content, max_unpacked_bytes)):
+            pass
+    except PackageError as error:
+        text = str(error)
+        reason = text.partition(": ")[2] or text
+        raise PackageError(f"error retrieving DB artifacts from code package: {reason}") from error
 
 
 def _check_path(name: str) -> str:

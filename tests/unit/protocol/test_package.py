@@ -16,6 +16,7 @@ from network.protocol.package import (
     PackageMetadata,
     build_package,
     build_service_package,
+    check_code,
     package_id,
     read_code,
     read_package,
@@ -134,7 +135,7 @@ def test_paths_that_lead_outside_are_neither_built_nor_read(path: str) -> None:
 
 @pytest.mark.parametrize("form", [tarfile.USTAR_FORMAT, tarfile.GNU_FORMAT, tarfile.PAX_FORMAT])
 def test_packages_of_every_tar_are_read(form: int) -> None:
-    package = read_package(packed(("unknown", b"x" * 1000), *GOOD, form=form))
+    package = read_package(packed(("unknown", b"x" * 1000), *GOOD, ("else", b"y"), form=form))
 
     assert package.metadata == PackageMetadata("ccaas", "", "ext_1.0")
     assert package.code == b"code"
@@ -323,8 +324,8 @@ def test_a_name_without_its_entry_is_refused() -> None:
         b"path=a\n",
         b"0 \n",
         b"9 path=ab",
-        b"9 size=-1\n",
-        b"10 size=1x\n",
+        b"11 size=-1\n",
+        b"11 size=1x\n",
         b"9" * 30 + b" a=b\n",
     ],
 )
@@ -397,6 +398,29 @@ def test_entries_without_end_are_refused() -> None:
 
     with pytest.raises(PackageError, match=f"more than {limits.MAX_PACKAGE_ENTRIES} entries"):
         read_code(gzip.compress(header * (limits.MAX_PACKAGE_ENTRIES + 1)))
+
+
+def test_a_folder_has_no_content_whatever_size_it_claims() -> None:
+    folder = special(tarfile.DIRTYPE, "src")
+    folder.size = 5000
+
+    assert read_code(gzip.compress(folder.tobuf() + archive(("name", b"1")))) == {"name": b"1"}
+
+
+def test_code_that_a_peer_could_not_unpack_is_found_out() -> None:
+    check_code(packed(("META-INF/statedb/index.json", b"{}"), special(tarfile.SYMTYPE)))
+
+    for content, reason in {
+        b"": "EOF",
+        b"plain": "gzip: invalid header",
+        packed(("name", b"1"))[:-9]: "unexpected EOF",
+        gzip.compress(b"\1" * 512): "archive/tar: invalid tar header",
+    }.items():
+        with pytest.raises(PackageError) as refused:
+            check_code(content)
+        assert str(refused.value) == f"error retrieving DB artifacts from code package: {reason}"
+    with pytest.raises(PackageError, match="package of more than 100 bytes when unpacked"):
+        check_code(packed(), max_unpacked_bytes=100)
 
 
 def test_folders_of_a_code_package_are_passed_over() -> None:
