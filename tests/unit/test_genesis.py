@@ -13,7 +13,7 @@ from fabric_protos.orderer.smartbft import configuration_pb2 as smartbft_pb2
 from fabric_protos.peer import configuration_pb2 as peer_configuration_pb2
 
 from network.errors import CredentialError
-from network.genesis import genesis_block, policy_message
+from network.genesis import Endpoint, genesis_block, policy_message
 from network.protocol.block import BlockHeader
 from network.protocol.block_signature import ChannelTrust
 from network.protocol.configuration import Consenter
@@ -22,6 +22,7 @@ from network.protocol.errors import ConfigurationError, IdentityError
 from network.protocol.policy import is_satisfied
 from network.protocol.policy_expression import decode_policy_expression
 from network.protocol.transaction import HEADER_CONFIG
+from network.topology.definition import Node
 from network.topology.topology_file import read_topology, shipped_topology
 from tests.support.generated_network import NONCE, START, GeneratedNetwork, bft_topology, generate_network
 from tests.support.recorded_chain import CHAINS, load_chain
@@ -87,7 +88,8 @@ def test_nobody_signed_it_and_the_last_configuration_is_itself(network: Generate
     metadata = common_pb2.Metadata.FromString(first)
     assert others == [b""] * 4
     assert list(metadata.signatures) == []
-    assert common_pb2.OrdererBlockMetadata.FromString(metadata.value).HasField("last_config")
+    orderer_metadata = common_pb2.OrdererBlockMetadata.FromString(metadata.value)
+    assert (orderer_metadata.HasField("last_config"), orderer_metadata.last_config.index) == (True, 0)
     assert common_pb2.Envelope.FromString(block.data.data[0]).signature == b""
 
 
@@ -231,6 +233,55 @@ def test_bft_knows_its_orderers_by_number_and_certificate(bft: GeneratedNetwork)
             for number, msp_id in enumerate(["OrdererMSP"] * 3 + ["SecondOrdererMSP"], 1)
         ]
     )
+
+
+def test_an_organisation_is_trusted_by_its_two_authorities(raft: GeneratedNetwork) -> None:
+    value = value_of(raft, "/Channel/Application/FieldMSP", "MSP", msp_config_pb2.MSPConfig)
+
+    msp = msp_config_pb2.FabricMSPConfig.FromString(value.config)
+    assert (value.type, msp.name) == (0, "FieldMSP")
+    assert list(msp.root_certs) == [raft.credentials.ca_pem("FieldMSP")]
+    assert list(msp.tls_root_certs) == [raft.credentials.tls_ca_pem("FieldMSP")]
+
+
+def test_raft_is_set_as_in_real_networks(raft: GeneratedNetwork) -> None:
+    def options(block: bytes) -> Any:
+        consensus = dict(groups_of(block))["/Channel/Orderer"].values["ConsensusType"].value
+        return raft_pb2.ConfigMetadata.FromString(orderer_pb2.ConsensusType.FromString(consensus).metadata).options
+
+    assert options(raft.genesis()) == options(load_chain("fabric-3.1.5-raft").blocks[0])
+
+
+class NamedCertificates:
+    """Certificates that are no more than names."""
+
+    def ca_pem(self, msp_id: str) -> bytes:
+        return f"ca of {msp_id}".encode()
+
+    def tls_ca_pem(self, msp_id: str) -> bytes:
+        return f"TLS CA of {msp_id}".encode()
+
+    def node_pem(self, msp_id: str, node: str) -> bytes:
+        return f"{node} of {msp_id}".encode()
+
+    def node_tls_pem(self, msp_id: str, node: str) -> bytes:
+        return f"TLS of {node} of {msp_id}".encode()
+
+
+@pytest.mark.parametrize(("orderers", "quorum"), [(4, 3), (5, 4), (6, 4), (7, 5), (8, 6), (9, 6), (10, 7)])
+def test_two_quorums_of_bft_orderers_have_an_honest_one_in_common(
+    bft: GeneratedNetwork, orderers: int, quorum: int
+) -> None:
+    owner = replace(bft.topology.orderer_organizations[0], nodes=tuple([Node(f"o{n}", 0) for n in range(orderers)]))
+    topology = replace(bft.topology, orderer_organizations=(owner,))
+    endpoints = bft.endpoints | {node.name: Endpoint("127.0.0.1", 1) for node in owner.nodes}
+
+    block = genesis_block(topology, topology.channels[0], NamedCertificates(), endpoints, nonce=NONCE, timestamp=START)
+
+    policy = dict(groups_of(block))["/Channel/Orderer"].policies["BlockValidation"].policy
+    rule = policies_pb2.SignaturePolicyEnvelope.FromString(policy.value).rule
+    assert (rule.n_out_of.n, len(rule.n_out_of.rules)) == (quorum, orderers)
+    assert 2 * quorum - orderers > (orderers - 1) // 3
 
 
 def test_a_raft_block_is_valid_with_one_orderer_and_not_with_a_peer(raft: GeneratedNetwork) -> None:

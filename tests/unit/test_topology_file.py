@@ -152,7 +152,7 @@ def test_what_is_left_out_is_filled_in(tmp_path: Path) -> None:
     }
     assert channel.capabilities == Capabilities("V3_0", "V2_0", "V2_5")
     assert channel.channel_policies == {"Readers": "ANY Readers", "Writers": "ANY Writers", "Admins": "MAJORITY Admins"}
-    assert channel.orderer_policies == channel.channel_policies | {"BlockValidation": "ANY Writers"}
+    assert channel.orderer_policies == {**channel.channel_policies, "BlockValidation": "ANY Writers"}
     assert channel.chaincodes[0].sequence == 1
     assert channel.chaincodes[0].collections == (
         Collection(
@@ -188,6 +188,14 @@ def test_what_is_given_is_taken(tmp_path: Path) -> None:
     assert (collection.member_only_read, collection.member_only_write) == (False, False)
     assert collection.endorsement == "AND('OneMSP.peer')"
     assert topology.organizations[0].nodes == (Node("peer0.one", 7051),)
+
+
+def test_the_choice_of_any_number_of_ports_may_be_left_open(tmp_path: Path) -> None:
+    text = SMALL.replace("port: 7050", "port: 0").replace("port: 7051", "port: 0")
+
+    topology = read_topology(written(tmp_path, text))
+
+    assert [organization.nodes[0].port for organization in topology.all_organizations if organization.nodes] == [0, 0]
 
 
 def test_bft_finds_block_validation_by_itself(tmp_path: Path) -> None:
@@ -390,6 +398,7 @@ WRONG = [
         changed("members: [OneMSP, TwoMSP]", "members: [OneMSP, OrdererMSP]"),
         f"27: {CHANNEL}.members[1]: 'OrdererMSP' is not known; known: OneMSP, TwoMSP",
     ),
+    (changed("members: [OneMSP, TwoMSP]", "members: all"), f"27: {CHANNEL}.members: a list was expected, not text"),
     (changed("members: [OneMSP, TwoMSP]", "members: []"), f"27: {CHANNEL}.members: at least one is needed"),
     (changed("members: [OneMSP, TwoMSP]", "members: [TwoMSP]"), f"27: {CHANNEL}.members: no member has a peer"),
     (
