@@ -35,7 +35,7 @@ from kvr_sync.worker_pool import WorkerPool
 from network.protocol import errors as protocol_errors
 from network.protocol.block import Block, header_hash
 from network.protocol.decode import decode_block
-from network.protocol.validation_code import validation_code_name
+from network.protocol.validation_code import VALID, validation_code_name
 
 logger = logging.getLogger(__name__)
 
@@ -389,7 +389,14 @@ def _private_changes(membership: Membership | None, replayed: ReplayedBlock, raw
     """Prove the private data of a block; PrivateDataHashError when a part of it is not what the chain vouches for."""
     if membership is None:
         return None
-    private = match_private_data(replayed.changes, raw.private_sets)
+    flags = replayed.changes.flags
+    # Peers hand over what refused transactions would have written, too (`core/ledger/kvledger/kv_ledger.go`).
+    private_sets = {
+        tx_number: content
+        for tx_number, content in raw.private_sets.items()
+        if tx_number >= len(flags) or flags[tx_number] == VALID
+    }
+    private = match_private_data(replayed.changes, private_sets)
     if private.rejected:
         number = replayed.changes.header.number
         message = f"{raw.origin}: {private.rejected} private writes of block {number} have no such hash on the chain"

@@ -1,44 +1,22 @@
 """Private data as real peers handed it over, matched to the hashes on the recorded chains."""
 
 import base64
-import struct
 from collections.abc import Callable, Mapping
 from hashlib import sha256
 
 import pytest
-import zstandard
 from fabric_protos.ledger.rwset import rwset_pb2
 from fabric_protos.ledger.rwset.kvrwset import kv_rwset_pb2
-from fabric_protos.peer import events_pb2
 
 from kvr_sync.changes import extract_changes
 from kvr_sync.model import BlockChanges, LedgerKey
 from kvr_sync.private_data import PrivateData, match_private_data
 from kvr_sync.verify import ChainVerifier
 from network.protocol.decode import decode_block
-from tests.support.recorded_chain import CHAINS, VECTORS, load_chain
+from tests.support.recorded_chain import CHAINS, load_chain
+from tests.support.recorded_private_data import ORGANIZATIONS, read_private_sets
 
-ORGANIZATIONS = ("Enterprise", "Customer", "Partner")
 PRIVATE = [(chain, organization) for chain in CHAINS for organization in ORGANIZATIONS]
-
-
-def read_private_sets(chain: str, organization: str) -> dict[int, dict[int, bytes]]:
-    """Give, by block and transaction number, the private sets that an organisation's peer answered at the end."""
-    content = (
-        zstandard.ZstdDecompressor()
-        .stream_reader((VECTORS / chain / f"private-{organization}.zst").read_bytes())
-        .read()
-    )
-    found = {}
-    position = 0
-    while position < len(content):
-        (length,) = struct.unpack_from(">I", content, position)
-        message = events_pb2.BlockAndPrivateData.FromString(content[position + 4 : position + 4 + length])
-        found[message.block.header.number] = {
-            int(number): private.SerializeToString() for number, private in message.private_data_map.items()
-        }
-        position += 4 + length
-    return found
 
 
 def changes_of(chain: str) -> list[BlockChanges]:

@@ -1,0 +1,31 @@
+"""Private data as the peers of the recorded networks handed it over at the end."""
+
+import struct
+from functools import cache
+
+import zstandard
+from fabric_protos.peer import events_pb2
+
+from tests.support.recorded_chain import VECTORS
+
+ORGANIZATIONS = ("Enterprise", "Customer", "Partner")
+
+
+@cache
+def read_private_sets(chain: str, organization: str) -> dict[int, dict[int, bytes]]:
+    """Give, by block and transaction number, the private sets that an organisation's peer answered at the end."""
+    content = (
+        zstandard.ZstdDecompressor()
+        .stream_reader((VECTORS / chain / f"private-{organization}.zst").read_bytes())
+        .read()
+    )
+    found = {}
+    position = 0
+    while position < len(content):
+        (length,) = struct.unpack_from(">I", content, position)
+        message = events_pb2.BlockAndPrivateData.FromString(content[position + 4 : position + 4 + length])
+        found[message.block.header.number] = {
+            int(number): private.SerializeToString() for number, private in message.private_data_map.items()
+        }
+        position += 4 + length
+    return found
