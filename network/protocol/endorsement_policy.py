@@ -110,9 +110,13 @@ class ChannelRules:
         return (self._is_satisfied if large else self._remembered_verdict)(policy, identities)
 
     def _is_satisfied(self, policy: bytes, identities: tuple[Identity, ...]) -> bool:
-        large = len(policy) > limits.MAX_REMEMBERED_IDENTITY_BYTES
-        compiled = (self._policy if large else self._remembered_policy)(policy)
+        compiled = self.policy(policy)
         return compiled is not None and is_satisfied(compiled, identities, self.msps)
+
+    def policy(self, content: bytes) -> Policy | None:
+        """Compile a policy (ApplicationPolicy bytes), None for one that cannot be read or refers to nothing."""
+        large = len(content) > limits.MAX_REMEMBERED_IDENTITY_BYTES
+        return (self._policy if large else self._remembered_policy)(content)
 
     def _policy(self, content: bytes) -> Policy | None:
         try:

@@ -34,13 +34,25 @@ from network.protocol.block import (
     data_hash,
     header_hash,
 )
-from network.protocol.collection import CollectionConfig, decode_collections, find_collection, member_msp_ids
+from network.protocol.collection import (
+    CollectionConfig,
+    decode_collections,
+    find_collection,
+    implicit_collection_name,
+    member_msp_ids,
+)
 from network.protocol.commit_hash import StateKey, commit_hash
 from network.protocol.configuration import decode_config_envelope
 from network.protocol.decode import decode_transaction
 from network.protocol.endorsement_policy import ChannelRules
 from network.protocol.errors import ConfigurationError, DecodeError, PolicyError
-from network.protocol.lifecycle import ChaincodeDefinition, decode_state_data, read_definition
+from network.protocol.lifecycle import (
+    ChaincodeDefinition,
+    chaincode_of_metadata_key,
+    decode_state_data,
+    metadata_key,
+    read_definition,
+)
 from network.protocol.private_data import LIFECYCLE_NAMESPACE
 from network.protocol.read_write_set import Version
 from network.protocol.state import CONFIG_KEY, StateUpdate
@@ -70,6 +82,8 @@ class PeerChannel:
         self.lock = StateLock()
         self.files = BlockFiles(folder / "chains" / channel_id)
         self.store = PeerStore(folder / "state" / f"{channel_id}.sqlite")
+        self.lifecycle_changes = 0
+        """Grows with each block that touches `_lifecycle`: what is remembered of definitions is old then."""
         self._grown = asyncio.Condition()
         self._rules: ChannelRules | None = None
         config = self.store.value(CONFIG_KEY)
@@ -132,9 +146,26 @@ class PeerChannel:
         """Give the committed definition of a chaincode; raises DecodeError."""
         return read_definition(chaincode, self.read_lifecycle)
 
+    def chaincodes(self) -> list[str]:
+        """Name the chaincodes with a committed definition."""
+        first, last = metadata_key(""), metadata_key("\U0010ffff")
+        rows = self.store.rows(LIFECYCLE_NAMESPACE, first, last)
+        return [name for key, _, _ in rows if (name := chaincode_of_metadata_key(key)) is not None]
+
     def read_lifecycle(self, key: str) -> bytes | None:
         """Read the public state of `_lifecycle`."""
         found = self.store.value((LIFECYCLE_NAMESPACE, "", key.encode()))
+        return None if found is None else found.value
+
+    def read_approval(self, key: str) -> bytes | None:
+        """Read what the peer's own organisation approved."""
+        found = self.store.private_value(LIFECYCLE_NAMESPACE, implicit_collection_name(self.msp_id), key)
+        return None if found is None else found.value
+
+    def read_approval_hash(self, key: str) -> bytes | None:
+        """Read the hash of what the peer's own organisation approved."""
+        place = (LIFECYCLE_NAMESPACE, implicit_collection_name(self.msp_id), sha256(key.encode()).digest())
+        found = self.store.value(place)
         return None if found is None else found.value
 
     def collection(self, chaincode: str, name: str, below: int | None = None) -> CollectionConfig | None:
@@ -230,6 +261,8 @@ class PeerChannel:
             self.store.set_tip(number + 1, new_hash)
         self._rules = judgement.rules
         self._height = number + 1
+        if any(key[0] == LIFECYCLE_NAMESPACE for key in judgement.updates):
+            self.lifecycle_changes += 1
 
     def _keep_private_writes(
         self, number: int, transactions: tuple[Transaction, ...], flags: bytes, pull: Pull

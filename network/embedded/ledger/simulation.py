@@ -14,8 +14,10 @@ from typing import Final, NamedTuple
 from network.embedded.ledger.peer_channel import PeerChannel
 from network.protocol.collection import CollectionConfig, find_collection, implicit_collection_owner, is_member
 from network.protocol.commit_hash import StateKey
+from network.protocol.endorsement_policy import VALIDATION_PARAMETER
 from network.protocol.identity import Identity
-from network.protocol.lifecycle import read_definition
+from network.protocol.interest import ChaincodeCall, WrittenKey, interest_of
+from network.protocol.lifecycle import field_key, read_definition
 from network.protocol.private_data import LIFECYCLE_NAMESPACE
 from network.protocol.range_query import RangeReads
 from network.protocol.read_write_set import KeyRead, MetadataEntry, RangeQuery, Version
@@ -37,13 +39,6 @@ class SimulationResult(NamedTuple):
 
     public: bytes
     private: bytes | None
-
-
-class PrivateTouch(NamedTuple):
-    """What was done to a collection, for those who plan endorsements."""
-
-    was_read: bool
-    written_keys: frozenset[str]
 
 
 class RangeCursor:
@@ -92,10 +87,9 @@ class Simulation:
         self._has_paged = False
         self._has_queried_private = False
         self._allowed: dict[tuple[str, str], CollectionConfig] = {}
-        self.public_reads: set[str] = set()
-        self.public_writes: dict[str, set[str]] = {}
+        self._touched: set[str] = set()
+        self._written: set[tuple[str, str, str]] = set()
         self._private_reads: set[tuple[str, str]] = set()
-        self._private_writes: dict[tuple[str, str], set[str]] = {}
 
     # --- public state
 
@@ -113,19 +107,19 @@ class Simulation:
         """Write a key; the empty value deletes it."""
         self._begin_writing()
         self._builder.write(namespace, key, value)
-        self.public_writes.setdefault(namespace, set()).add(key)
+        self._note_write(namespace, "", key)
 
     def put_metadata(self, namespace: str, key: str, name: str, value: bytes) -> None:
         """Give a key this one entry of metadata, in place of all it had."""
         self._begin_writing()
         self._builder.write_metadata(namespace, key, {name: value})
-        self.public_writes.setdefault(namespace, set()).add(key)
+        self._note_write(namespace, "", key)
 
     def open_range(self, namespace: str, start_key: str, end_key: str) -> RangeCursor:
         """Read the keys from `start_key` up to `end_key`, not included; empty bounds are open."""
         cursor = RangeCursor(self._store.rows(namespace, start_key, end_key), start_key, end_key)
         self._ranges.append((namespace, cursor))
-        self.public_reads.add(namespace)
+        self._touched.add(namespace)
         return cursor
 
     def open_page(self, namespace: str, start_key: str, end_key: str, page_size: int) -> RangeCursor:
@@ -139,7 +133,7 @@ class Simulation:
         limit = min(page_size or TOTAL_QUERY_LIMIT, TOTAL_QUERY_LIMIT)
         cursor = RangeCursor(self._store.rows(namespace, start_key, end_key), start_key, end_key, limit)
         self._ranges.append((namespace, cursor))
-        self.public_reads.add(namespace)
+        self._touched.add(namespace)
         return cursor
 
     def key_after(self, namespace: str, page: RangeCursor, end_key: str) -> str:
@@ -163,6 +157,7 @@ class Simulation:
                 "private data matching public hash version is not available. Public hash version = "
                 f"{_version_text(theirs)}, Private data version = {_version_text(mine)}"
             )
+        self._touched.add(namespace)
         self._builder.private_read_hash(namespace, collection, key, theirs)
         return None if found is None else found.value
 
@@ -170,6 +165,7 @@ class Simulation:
         """Read the hash of a private value; every peer has it."""
         self._check_known(namespace, collection)
         found = self._store.value(_hashed_key(namespace, collection, key))
+        self._touched.add(namespace)
         self._builder.private_read_hash(namespace, collection, key, None if found is None else found.version)
         return None if found is None else found.value
 
@@ -177,6 +173,7 @@ class Simulation:
         """Read the metadata of a private key."""
         self._check_access(namespace, collection, "read")
         found = self._store.value(_hashed_key(namespace, collection, key))
+        self._touched.add(namespace)
         self._builder.private_read_hash(namespace, collection, key, None if found is None else found.version)
         return () if found is None else found.metadata
 
@@ -220,29 +217,34 @@ class Simulation:
         self._ranges = []
         return SimulationResult(self._builder.public_bytes(), self._builder.private_rwset())
 
-    def private_touches(self) -> dict[tuple[str, str], PrivateTouch]:
-        """Give what was done to which collection, by namespace and name."""
-        places = self._private_reads | set(self._private_writes)
-        return {
-            place: PrivateTouch(place in self._private_reads, frozenset(self._private_writes.get(place, ())))
-            for place in sorted(places)
-        }
+    def interest(self) -> tuple[ChaincodeCall, ...]:
+        """Say who has to endorse this: the chaincodes, collections and keys that were touched."""
+        written = [
+            WrittenKey(namespace, collection, self._key_policy(namespace, collection, key))
+            for namespace, collection, key in sorted(self._written)
+        ]
+        return interest_of(sorted(self._touched), written, sorted(self._private_reads))
 
-    def committed_metadata(self, key: StateKey) -> tuple[MetadataEntry, ...]:
-        """Give the metadata of a key, public or hashed, without recording it."""
-        found = self._store.value(key)
-        return () if found is None else found.metadata
+    def _key_policy(self, namespace: str, collection: str, key: str) -> bytes | None:
+        state_key = _hashed_key(namespace, collection, key) if collection else (namespace, "", key.encode())
+        found = self._store.value(state_key)
+        entries = () if found is None else found.metadata
+        return next((entry.value for entry in entries if entry.name == VALIDATION_PARAMETER), None)
 
     def read_lifecycle(self, key: str) -> bytes | None:
         """Read the public state of `_lifecycle`; recorded, so a change of the definition conflicts."""
         return self.get_state(LIFECYCLE_NAMESPACE, key)
+
+    def read_sequence(self, chaincode: str) -> None:
+        """Record that the chaincode was resolved: a transaction conflicts with a change of the definition."""
+        self.read_lifecycle(field_key(chaincode, "Sequence"))
 
     # --- inside
 
     def _read(self, namespace: str, key: str) -> StateValue | None:
         found = self._store.value((namespace, "", key.encode()))
         self._builder.read(namespace, key, None if found is None else found.version)
-        self.public_reads.add(namespace)
+        self._touched.add(namespace)
         return found
 
     def _begin_writing(self) -> None:
@@ -261,7 +263,11 @@ class Simulation:
     def _begin_private_write(self, namespace: str, collection: str, key: str) -> None:
         self._check_access(namespace, collection, "write")
         self._begin_writing()
-        self._private_writes.setdefault((namespace, collection), set()).add(key)
+        self._note_write(namespace, collection, key)
+
+    def _note_write(self, namespace: str, collection: str, key: str) -> None:
+        self._touched.add(namespace)
+        self._written.add((namespace, collection, key))
 
     def _check_access(self, namespace: str, collection: str, kind: str) -> None:
         """Raise SimulationError unless the creator may read or write private data here."""

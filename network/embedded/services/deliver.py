@@ -13,6 +13,7 @@ from fabric_protos.orderer import ab_pb2
 
 from network.protocol.errors import DecodeError
 from network.protocol.policy import SignedData
+from network.protocol.transaction import HEADER_CONFIG
 from network.protocol.wire import parse
 
 SUCCESS: Final = 200
@@ -178,3 +179,23 @@ def _bounds(info: ab_pb2.SeekInfo, height: int) -> tuple[int, int] | int:
         last = info.stop.specified.number
         return BAD_REQUEST if last < first else (first, last)
     return first, 0  # reached by a request that starts there, and by no other
+
+
+def block_content(answer: DeliveredBlock) -> common_pb2.Block:
+    """Give the block to send; without data where its header was asked for, but a configuration keeps its own."""
+    block = common_pb2.Block.FromString(answer.content)
+    if answer.header_only and not _is_configuration(block):
+        block.ClearField("data")
+    return block
+
+
+def _is_configuration(block: common_pb2.Block) -> bool:
+    if len(block.data.data) != 1:
+        return False
+    try:
+        payload = parse(common_pb2.Envelope, block.data.data[0], "Envelope").payload
+        header = parse(common_pb2.Payload, payload, "Payload").header
+        kind = parse(common_pb2.ChannelHeader, header.channel_header, "ChannelHeader").type
+    except DecodeError:
+        return False
+    return bool(kind == HEADER_CONFIG)

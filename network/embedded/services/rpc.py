@@ -3,8 +3,9 @@
 Rules: `internal/pkg/comm/config.go`, `sampleconfig/core.yaml` (limits), `internal/pkg/gateway/apiutils.go` (details).
 """
 
-from collections.abc import Sequence
-from typing import Any, Final, NamedTuple, NoReturn
+from collections.abc import Awaitable, Callable, Sequence
+from functools import wraps
+from typing import Any, Final, NamedTuple, NoReturn, TypeVar
 
 import grpc
 from fabric_protos.gateway import gateway_pb2
@@ -33,6 +34,11 @@ CHAINCODE_CHANNEL_OPTIONS: Final[list[tuple[str, Any]]] = [
     ("grpc.enable_http_proxy", 0),
 ]
 DETAILS_HEADER: Final = "grpc-status-details-bin"
+
+Service = TypeVar("Service")
+Request = TypeVar("Request")
+Answer = TypeVar("Answer")
+_Handler = Callable[[Service, Request, grpc.aio.ServicerContext[Any, Any]], Awaitable[Answer]]
 
 
 class ErrorDetail(NamedTuple):
@@ -65,3 +71,16 @@ async def abort(context: grpc.aio.ServicerContext[Any, Any], error: RpcError) ->
         trailing = ((DETAILS_HEADER, status.SerializeToString()),)
     await context.abort(error.code, error.message, trailing)
     raise AssertionError  # abort always raises
+
+
+def aborting(handler: _Handler[Service, Request, Answer]) -> _Handler[Service, Request, Answer]:
+    """End the call with the RpcError that its handler raises."""
+
+    @wraps(handler)
+    async def call(service: Service, request: Request, context: grpc.aio.ServicerContext[Any, Any]) -> Answer:
+        try:
+            return await handler(service, request, context)
+        except RpcError as error:
+            await abort(context, error)
+
+    return call

@@ -1,0 +1,88 @@
+"""How private writes reach the members of a collection: pushed when they are endorsed, pulled when they are missed.
+
+Only members are ever given them. Rules: `gossip/privdata/distributor.go`, `gossip/privdata/pull.go`.
+"""
+
+from collections.abc import Sequence
+from random import Random
+from typing import Protocol
+
+from fabric_protos.ledger.rwset import rwset_pb2
+
+from network.embedded.ledger.peer_channel import PeerChannel
+from network.embedded.ledger.private_data import PrivatePart, find_private_writes, only_collections
+from network.protocol.wire import parse
+
+
+class DistributionError(Exception):
+    """Private writes could not reach as many peers as their collection requires; the text is Fabric's."""
+
+
+class Member(Protocol):
+    """A peer, as far as private data goes."""
+
+    channels: dict[str, PeerChannel]
+
+
+class Dissemination:
+    """All peers of a network; `chance` picks among those that could be asked."""
+
+    def __init__(self, peers: Sequence[Member], chance: Random) -> None:
+        self._peers = peers
+        self._chance = chance
+
+    async def distribute(self, channel: PeerChannel, tx_id: str, content: bytes) -> None:
+        """Give endorsed private writes (TxPvtReadWriteSet) to their endorser and to other members.
+
+        Raises DistributionError.
+        """
+        chosen: dict[PeerChannel, set[tuple[str, str]]] = {}
+        message = parse(rwset_pb2.TxPvtReadWriteSet, content, "TxPvtReadWriteSet")
+        for namespace in message.ns_pvt_rwset:
+            for part in namespace.collection_pvt_rwset:
+                place = (namespace.namespace, part.collection_name)
+                for receiver in self._receivers(channel, tx_id, *place):
+                    chosen.setdefault(receiver, set()).add(place)
+        for receiver, places in chosen.items():
+            kept = only_collections(content, lambda *place, places=places: place in places)
+            if kept is not None:
+                receiver.store.add_transient(tx_id, kept, receiver.height)
+
+    def _receivers(self, channel: PeerChannel, tx_id: str, namespace: str, name: str) -> list[PeerChannel]:
+        config = channel.collection(namespace, name)
+        own = [channel] if channel.is_member(namespace, name, channel.msp_id) else []
+        if config is None:
+            return own
+        others = self._others(channel, namespace, name)
+        if len(others) < config.required_peer_count:
+            raise DistributionError(
+                f"failed to distribute private collection, txID {tx_id}, channel {channel.channel_id}: could not build "
+                f"private data dissemination plan for chaincode {namespace} and collection {name}: required to "
+                f"disseminate to at least {config.required_peer_count} peers, but know of only {len(others)} eligible "
+                "peers"
+            )
+        wanted = max(config.maximum_peer_count, config.required_peer_count)
+        return own + self._chance.sample(others, min(wanted, len(others)))
+
+    def pull(self, channel: PeerChannel, part: PrivatePart) -> bytes | None:
+        """Ask the other members for private writes that a block names; None: nobody has them."""
+        for other in self._others(channel, part.namespace, part.collection):
+            found = find_private_writes(part, other.store.transient(part.tx_id))
+            if found is None:
+                place = other.transaction_place(part.tx_id)
+                if place is not None:
+                    found = other.store.private_writes_of(
+                        place.block_number, place.tx_number, part.namespace, part.collection
+                    )
+            if found is not None:
+                return found
+        return None
+
+    def _others(self, channel: PeerChannel, namespace: str, name: str) -> list[PeerChannel]:
+        return [
+            other
+            for peer in self._peers
+            if (other := peer.channels.get(channel.channel_id)) is not None
+            and other is not channel
+            and channel.is_member(namespace, name, other.msp_id)
+        ]

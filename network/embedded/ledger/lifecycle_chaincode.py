@@ -1,0 +1,358 @@
+"""The system chaincode `_lifecycle`: packages, approvals and definitions of chaincodes.
+
+Rules: `core/chaincode/lifecycle/{scc,lifecycle}.go`. What makes an approval or a definition right, and what is written,
+is `network.protocol.lifecycle`; here it is read from, and written to, a simulation.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Final, TypeVar
+
+from fabric_protos.peer import collection_pb2
+from fabric_protos.peer.lifecycle import lifecycle_pb2
+from google.protobuf.message import Message
+
+from network.embedded.ledger.access_control import AccessError
+from network.embedded.ledger.package_store import PackageStore
+from network.embedded.ledger.simulation import Simulation, SimulationError
+from network.protocol.collection import implicit_collection_name
+from network.protocol.endorsement_policy import ChannelRules
+from network.protocol.errors import DecodeError, DefinitionError, NotDefinedError, PackageError
+from network.protocol.lifecycle import (
+    Approval,
+    ChaincodeDefinition,
+    Reader,
+    approval_mismatches,
+    approval_writes,
+    approving_organizations,
+    chaincode_of_metadata_key,
+    check_definition,
+    check_readiness,
+    definition_writes,
+    metadata_key,
+    read_approval,
+    read_committed_definition,
+    read_definition,
+    read_sequence,
+    with_defaults,
+)
+from network.protocol.private_data import LIFECYCLE_NAMESPACE
+from network.protocol.proposal import Response
+from network.protocol.wire import parse
+
+OK: Final = 200
+NOT_FOUND: Final = 404
+FAILED: Final = 500
+FUNCTION_AND_ARGUMENT: Final = 2
+
+M = TypeVar("M", bound=Message)
+Check = Callable[[str], None]
+"""Checks that the caller may use a resource; raises AccessError."""
+References = Callable[[str], Mapping[str, list[tuple[str, str]]]]
+"""Gives the chaincodes that run a package: channel to names and versions."""
+
+
+@dataclass(frozen=True)
+class LifecycleCall:
+    """One call at a peer. `simulation` and `rules` are None for a call without channel."""
+
+    msp_id: str
+    packages: PackageStore
+    references: References
+    check: Check
+    simulation: Simulation | None
+    rules: ChannelRules | None
+
+
+def invoke(arguments: tuple[bytes, ...], call: LifecycleCall) -> Response:
+    """Run one function; never raises but for a defect of ours."""
+    if not arguments:
+        return _failed("lifecycle scc must be invoked with arguments")
+    if len(arguments) != FUNCTION_AND_ARGUMENT:
+        return _failed(f"lifecycle scc operations require exactly two arguments but received {len(arguments)}")
+    name = arguments[0].decode("utf-8", "replace")
+    try:
+        call.check(f"{LIFECYCLE_NAMESPACE}/{name}")
+    except AccessError as error:
+        return _failed(f"Failed to authorize invocation due to failed ACL check: {error}")
+    function = _FUNCTIONS.get(name)
+    if function is None:
+        return _failed(f"failed to invoke backing implementation of '{name}': unknown function")
+    try:
+        result = function(call, arguments[1])
+    except NotDefinedError as error:
+        return Response(NOT_FOUND, str(error), b"")
+    except (DefinitionError, DecodeError, PackageError, SimulationError) as error:
+        return _failed(f"failed to invoke backing implementation of '{name}': {error}")
+    return Response(OK, "", bytes(result.SerializeToString(deterministic=True)))
+
+
+def _failed(message: str) -> Response:
+    return Response(FAILED, message, b"")
+
+
+# --- packages
+
+
+def _install(call: LifecycleCall, content: bytes) -> lifecycle_pb2.InstallChaincodeResult:
+    arguments = _parse(lifecycle_pb2.InstallChaincodeArgs, content)
+    try:
+        installed = call.packages.install(arguments.chaincode_install_package)
+    except PackageError as error:
+        raise PackageError(_install_text(error)) from error
+    return lifecycle_pb2.InstallChaincodeResult(package_id=installed.package_id, label=installed.label)
+
+
+def _install_text(error: PackageError) -> str:
+    text = str(error)
+    return (
+        text
+        if text.startswith(("chaincode already", "could not build"))
+        else (f"could not parse as a chaincode install package: {text}")
+    )
+
+
+def _query_installed(call: LifecycleCall, content: bytes) -> lifecycle_pb2.QueryInstalledChaincodeResult:
+    package_id = _parse(lifecycle_pb2.QueryInstalledChaincodeArgs, content).package_id
+    found = next((it for it in call.packages.installed() if it.package_id == package_id), None)
+    if found is None:
+        raise PackageError(f"could not find chaincode with package id '{package_id}'")
+    return lifecycle_pb2.QueryInstalledChaincodeResult(
+        package_id=found.package_id,
+        label=found.label,
+        references={
+            channel: lifecycle_pb2.QueryInstalledChaincodeResult.References(
+                chaincodes=[
+                    lifecycle_pb2.QueryInstalledChaincodeResult.Chaincode(name=name, version=version)
+                    for name, version in chaincodes
+                ]
+            )
+            for channel, chaincodes in call.references(package_id).items()
+        },
+    )
+
+
+def _query_all_installed(call: LifecycleCall, content: bytes) -> lifecycle_pb2.QueryInstalledChaincodesResult:
+    _parse(lifecycle_pb2.QueryInstalledChaincodesArgs, content)
+    kinds = lifecycle_pb2.QueryInstalledChaincodesResult
+    result = kinds()
+    for found in call.packages.installed():
+        references = {
+            channel: kinds.References(
+                chaincodes=[kinds.Chaincode(name=name, version=version) for name, version in chaincodes]
+            )
+            for channel, chaincodes in call.references(found.package_id).items()
+        }
+        result.installed_chaincodes.append(
+            kinds.InstalledChaincode(package_id=found.package_id, label=found.label, references=references)
+        )
+    return result
+
+
+def _get_package(call: LifecycleCall, content: bytes) -> lifecycle_pb2.GetInstalledChaincodePackageResult:
+    package_id = _parse(lifecycle_pb2.GetInstalledChaincodePackageArgs, content).package_id
+    package = call.packages.content(package_id)
+    if package is None:
+        raise PackageError(
+            f"could not load chaincode install package: chaincode install package '{package_id}' not found"
+        )
+    return lifecycle_pb2.GetInstalledChaincodePackageResult(chaincode_install_package=package)
+
+
+# --- approvals
+
+
+def _approve(call: LifecycleCall, content: bytes) -> lifecycle_pb2.ApproveChaincodeDefinitionForMyOrgResult:
+    arguments = _parse(lifecycle_pb2.ApproveChaincodeDefinitionForMyOrgArgs, content)
+    simulation, rules = _on_channel(call)
+    definition = _definition(arguments)
+    _check_definition(arguments.name, definition, simulation, rules)
+    package_id = arguments.source.local_package.package_id
+    approval = Approval(with_defaults(definition), package_id)
+    own = implicit_collection_name(call.msp_id)
+    for key, value in approval_writes(arguments.name, approval, _public(simulation), _private(simulation, own)).items():
+        simulation.put_private(LIFECYCLE_NAMESPACE, own, key, value or b"")
+    return lifecycle_pb2.ApproveChaincodeDefinitionForMyOrgResult()
+
+
+def _query_approved(call: LifecycleCall, content: bytes) -> lifecycle_pb2.QueryApprovedChaincodeDefinitionResult:
+    arguments = _parse(lifecycle_pb2.QueryApprovedChaincodeDefinitionArgs, content)
+    simulation, _ = _on_channel(call)
+    own = _private(simulation, implicit_collection_name(call.msp_id))
+    committed = read_sequence(arguments.name, _public(simulation))
+    wanted = [arguments.sequence] if arguments.sequence else [committed + 1, committed]
+    for sequence in wanted:
+        approval = read_approval(arguments.name, sequence, own)
+        if approval is not None:
+            result = lifecycle_pb2.QueryApprovedChaincodeDefinitionResult(**_fields(approval.definition))
+            result.source.CopyFrom(_source(approval))
+            return result
+    raise DefinitionError(
+        f"could not fetch approved chaincode definition (name: '{arguments.name}', sequence: '{wanted[-1]}') on "
+        f"channel '{simulation.channel.channel_id}'"
+    )
+
+
+def _query_all_approved(call: LifecycleCall, content: bytes) -> lifecycle_pb2.QueryApprovedChaincodeDefinitionsResult:
+    _parse(lifecycle_pb2.QueryApprovedChaincodeDefinitionsArgs, content)
+    simulation, _ = _on_channel(call)
+    collection = implicit_collection_name(call.msp_id)
+    cursor = simulation.open_private_range(
+        LIFECYCLE_NAMESPACE, collection, metadata_key(""), metadata_key("\U0010ffff")
+    )
+    kinds = lifecycle_pb2.QueryApprovedChaincodeDefinitionsResult
+    result = kinds()
+    while (row := cursor.fetch()) is not None:
+        named = chaincode_of_metadata_key(row[0]) or ""
+        name, _, sequence = named.rpartition("#")
+        approval = read_approval(name, int(sequence), _private(simulation, collection))
+        if approval is not None:
+            entry = kinds.ApprovedChaincodeDefinition(name=name, **_fields(approval.definition))
+            entry.source.CopyFrom(_source(approval))
+            result.approved_chaincode_definitions.append(entry)
+    return result
+
+
+def _source(approval: Approval) -> lifecycle_pb2.ChaincodeSource:
+    if not approval.package_id:
+        return lifecycle_pb2.ChaincodeSource(unavailable=lifecycle_pb2.ChaincodeSource.Unavailable())
+    local = lifecycle_pb2.ChaincodeSource.Local(package_id=approval.package_id)
+    return lifecycle_pb2.ChaincodeSource(local_package=local)
+
+
+# --- definitions
+
+
+def _check_commit_readiness(call: LifecycleCall, content: bytes) -> lifecycle_pb2.CheckCommitReadinessResult:
+    arguments = _parse(lifecycle_pb2.CheckCommitReadinessArgs, content)
+    simulation, rules = _on_channel(call)
+    definition = with_defaults(_definition(arguments))
+    mismatches = check_readiness(arguments.name, definition, _public(simulation), _hashes(simulation, rules))
+    kinds = lifecycle_pb2.CheckCommitReadinessResult
+    return kinds(
+        approvals=approving_organizations(mismatches),
+        mismatches={msp_id: kinds.Mismatches(items=differing) for msp_id, differing in mismatches.items() if differing},
+    )
+
+
+def _commit(call: LifecycleCall, content: bytes) -> lifecycle_pb2.CommitChaincodeDefinitionResult:
+    arguments = _parse(lifecycle_pb2.CommitChaincodeDefinitionArgs, content)
+    simulation, rules = _on_channel(call)
+    definition = _definition(arguments)
+    _check_definition(arguments.name, definition, simulation, rules)
+    writes = definition_writes(
+        arguments.name, with_defaults(definition), call.msp_id, _public(simulation), _hashes(simulation, rules)
+    )
+    for key, value in writes.items():
+        simulation.put_state(LIFECYCLE_NAMESPACE, key, value or b"")
+    return lifecycle_pb2.CommitChaincodeDefinitionResult()
+
+
+def _query_definition(call: LifecycleCall, content: bytes) -> lifecycle_pb2.QueryChaincodeDefinitionResult:
+    name = _parse(lifecycle_pb2.QueryChaincodeDefinitionArgs, content).name
+    simulation, rules = _on_channel(call)
+    definition = read_committed_definition(name, _public(simulation))
+    approvals = {
+        msp_id: not approval_mismatches(name, definition, read) for msp_id, read in _hashes(simulation, rules).items()
+    }
+    return lifecycle_pb2.QueryChaincodeDefinitionResult(approvals=approvals, **_fields(definition))
+
+
+def _query_definitions(call: LifecycleCall, content: bytes) -> lifecycle_pb2.QueryChaincodeDefinitionsResult:
+    _parse(lifecycle_pb2.QueryChaincodeDefinitionsArgs, content)
+    simulation, _ = _on_channel(call)
+    cursor = simulation.open_range(LIFECYCLE_NAMESPACE, metadata_key(""), metadata_key("\U0010ffff"))
+    names = []
+    while (row := cursor.fetch()) is not None:
+        names.append(chaincode_of_metadata_key(row[0]) or "")
+    kinds = lifecycle_pb2.QueryChaincodeDefinitionsResult
+    result = kinds()
+    for name in names:
+        definition = read_definition(name, _public(simulation))
+        if definition is not None:
+            result.chaincode_definitions.append(kinds.ChaincodeDefinition(name=name, **_fields(definition)))
+    return result
+
+
+# --- reading and writing
+
+
+def _on_channel(call: LifecycleCall) -> tuple[Simulation, ChannelRules]:
+    if call.simulation is None or call.rules is None:
+        raise DefinitionError("no application config for channel ''")
+    return call.simulation, call.rules
+
+
+def _public(simulation: Simulation) -> Reader:
+    return lambda key: simulation.get_state(LIFECYCLE_NAMESPACE, key)
+
+
+def _private(simulation: Simulation, collection: str) -> Reader:
+    return lambda key: simulation.get_private(LIFECYCLE_NAMESPACE, collection, key)
+
+
+def _hash(simulation: Simulation, collection: str) -> Reader:
+    return lambda key: simulation.get_private_hash(LIFECYCLE_NAMESPACE, collection, key)
+
+
+def _hashes(simulation: Simulation, rules: ChannelRules) -> dict[str, Reader]:
+    return {msp_id: _hash(simulation, implicit_collection_name(msp_id)) for msp_id in rules.application_msp_ids}
+
+
+def _check_definition(name: str, definition: ChaincodeDefinition, simulation: Simulation, rules: ChannelRules) -> None:
+    try:
+        committed = read_definition(name, _public(simulation))
+        check_definition(name, definition, committed, rules.msps)
+    except DefinitionError as error:
+        raise DefinitionError(f"error validating chaincode definition: {error}") from error
+
+
+def _definition(
+    arguments: "lifecycle_pb2.ApproveChaincodeDefinitionForMyOrgArgs | lifecycle_pb2.CommitChaincodeDefinitionArgs",
+) -> ChaincodeDefinition:
+    collections = b""
+    if arguments.HasField("collections"):
+        collections = bytes(arguments.collections.SerializeToString(deterministic=True))
+    return ChaincodeDefinition(
+        arguments.sequence,
+        arguments.version,
+        arguments.validation_parameter,
+        collections,
+        arguments.init_required,
+        arguments.endorsement_plugin,
+        arguments.validation_plugin,
+    )
+
+
+def _fields(definition: ChaincodeDefinition) -> dict[str, object]:
+    fields: dict[str, object] = {
+        "sequence": definition.sequence,
+        "version": definition.version,
+        "endorsement_plugin": definition.endorsement_plugin,
+        "validation_plugin": definition.validation_plugin,
+        "validation_parameter": definition.validation_parameter,
+        "init_required": definition.init_required,
+    }
+    if definition.collections:
+        package = parse(collection_pb2.CollectionConfigPackage, definition.collections, "CollectionConfigPackage")
+        fields["collections"] = package
+    return fields
+
+
+def _parse(kind: type[M], content: bytes) -> M:
+    return parse(kind, content, kind.DESCRIPTOR.name)
+
+
+_FUNCTIONS: Final[Mapping[str, Callable[[LifecycleCall, bytes], Message]]] = {
+    "InstallChaincode": _install,
+    "QueryInstalledChaincode": _query_installed,
+    "QueryInstalledChaincodes": _query_all_installed,
+    "GetInstalledChaincodePackage": _get_package,
+    "ApproveChaincodeDefinitionForMyOrg": _approve,
+    "QueryApprovedChaincodeDefinition": _query_approved,
+    "QueryApprovedChaincodeDefinitions": _query_all_approved,
+    "CheckCommitReadiness": _check_commit_readiness,
+    "CommitChaincodeDefinition": _commit,
+    "QueryChaincodeDefinition": _query_definition,
+    "QueryChaincodeDefinitions": _query_definitions,
+}

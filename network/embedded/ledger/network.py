@@ -1,0 +1,92 @@
+"""All nodes of a network in one process: who gets which block when, and who gives whom private data.
+
+Peers commit each block a little later than it was made, every one at its own time: so endorsers are at different
+heights now and then, as they are on every real network. `chance` decides how much; the same seed, clock and requests
+give the same chain.
+"""
+
+import asyncio
+from functools import partial
+from random import Random
+from typing import Final
+
+from fabric_protos.common import common_pb2
+
+from network.embedded.ledger.admission import BAD_REQUEST, AdmissionError, read_channel_id
+from network.embedded.ledger.clock import Clock
+from network.embedded.ledger.dissemination import Dissemination
+from network.embedded.ledger.ordering import Orderer, OrderingService
+from network.embedded.ledger.peer import Peer
+from network.embedded.ledger.peer_channel import PeerChannel
+from network.errors import LedgerError
+
+MAX_SKEW_SECONDS: Final = 0.02
+
+
+class EmbeddedLedger:
+    """Peers and orderers of a network; every orderer serves every channel.
+
+    `max_skew_seconds` 0: every peer commits at once. Nodes are added first, then channels are opened, then it runs.
+    """
+
+    def __init__(self, clock: Clock, chance: Random, max_skew_seconds: float = MAX_SKEW_SECONDS) -> None:
+        self.clock = clock
+        self.chance = chance
+        self.peers: list[Peer] = []
+        self.orderers: list[Orderer] = []
+        self.channels: dict[str, OrderingService] = {}
+        self.dissemination = Dissemination(self.peers, chance)
+        self._max_skew_seconds = max_skew_seconds
+
+    def open_channel(self, channel_id: str, genesis: common_pb2.Block, peers: list[Peer]) -> None:
+        """Open a channel at all orderers and the peers named, or join it where its first block is not there yet.
+
+        Raises LedgerError when what they keep is damaged, of another channel, or of orderers that lost blocks.
+        """
+        service = OrderingService(channel_id, self.orderers, self.clock, self.chance.randbytes)
+        service.join(genesis)
+        self.channels[channel_id] = service
+        for peer in peers:
+            peer.open_channel(channel_id).join(genesis)
+        for peer in peers:
+            channel = peer.channels[channel_id]
+            channel.catch_up(partial(self.dissemination.pull, channel))
+            if channel.height > service.height:
+                raise LedgerError(f"{peer.node.name} has {channel.height} blocks of {channel_id}, the orderers fewer")
+
+    async def run(self) -> None:
+        """Order and commit until cancelled; raises LedgerError when a peer cannot commit a block."""
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                for service in self.channels.values():
+                    tasks.create_task(service.run())
+                for peer in self.peers:
+                    for channel in peer.channels.values():
+                        tasks.create_task(self._follow(channel))
+        except* LedgerError as group:
+            raise group.exceptions[0] from None
+
+    async def broadcast(self, envelope: common_pb2.Envelope) -> None:
+        """Give an envelope to the orderers; raises AdmissionError."""
+        service = self.channels.get(read_channel_id(envelope))
+        if service is None:
+            raise AdmissionError(BAD_REQUEST, "channel does not exist")
+        await service.broadcast(envelope)
+
+    def close(self) -> None:
+        """Close all files."""
+        for peer in self.peers:
+            peer.close()
+        for orderer in self.orderers:
+            orderer.close()
+
+    async def _follow(self, channel: PeerChannel) -> None:
+        service = self.channels[channel.channel_id]
+        while True:
+            await service.wait_for_height(channel.height)
+            if self._max_skew_seconds:
+                await self.clock.sleep(self.chance.uniform(0, self._max_skew_seconds))
+            orderer = self.chance.randrange(len(self.orderers))
+            while channel.height < service.height:
+                block = service.block(orderer, channel.height)
+                await channel.commit(block, partial(self.dissemination.pull, channel))

@@ -1,0 +1,162 @@
+"""The system chaincodes that answer from blocks and configuration: `qscc` and `cscc`.
+
+Rules and texts: `core/scc/qscc/query.go`, `core/scc/cscc/configure.go`. Of `cscc` there is no joining: peers of the
+embedded network join their channels when it is made.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Final
+
+from fabric_protos.common import common_pb2, configtx_pb2, ledger_pb2
+from fabric_protos.peer import query_pb2, transaction_pb2
+
+from network.embedded.ledger.access_control import AccessError, check_access
+from network.embedded.ledger.peer_channel import PeerChannel
+from network.protocol.block import header_hash
+from network.protocol.block_signature import last_config_index
+from network.protocol.policy import SignedData
+from network.protocol.proposal import Response
+from network.protocol.read_write_set import Version
+from network.protocol.state import CONFIG_KEY
+from network.protocol.wire import parse
+
+OK: Final = 200
+FAILED: Final = 500
+NEWEST: Final = 2**64 - 1
+CHANNEL_INFO: Final = "GetChainInfo"
+
+Channels = Mapping[str, PeerChannel]
+
+
+class _QueryError(Exception):
+    """Nothing to answer with; the text is Fabric's."""
+
+
+def query_ledger(arguments: tuple[bytes, ...], channels: Channels, signed: SignedData) -> Response:
+    """Answer `qscc`: its first argument names the function, its second the channel."""
+    if len(arguments) < len(("function", "channel")):
+        return _failed(f"Incorrect number of arguments, {len(arguments)}")
+    function, channel_id = (argument.decode("utf-8", "replace") for argument in arguments[:2])
+    if function != CHANNEL_INFO and len(arguments) < len(("function", "channel", "argument")):
+        return _failed(f"missing 3rd argument for {function}")
+    channel = channels.get(channel_id)
+    if channel is None:
+        return _failed(f"Invalid chain ID, {channel_id}")
+    try:
+        check_access(f"qscc/{function}", signed, channel.rules)
+    except AccessError as error:
+        return _failed(f"access denied for [{function}][{channel_id}]: [{error}]")
+    try:
+        return Response(
+            OK, "", _LEDGER_FUNCTIONS[function](channel, arguments[2] if len(arguments) > 2 else b"")
+        )  # checked above
+    except _QueryError as error:
+        return _failed(str(error))
+
+
+def _chain_info(channel: PeerChannel, argument: bytes) -> bytes:
+    del argument
+    header = channel.header(channel.height - 1)
+    info = ledger_pb2.BlockchainInfo(
+        height=channel.height, currentBlockHash=header_hash(header), previousBlockHash=header.previous_hash
+    )
+    return bytes(info.SerializeToString())
+
+
+def _block_by_number(channel: PeerChannel, argument: bytes) -> bytes:
+    text = argument.decode("utf-8", "replace")
+    if not (text.isascii() and text.isdigit() and int(text) <= NEWEST):
+        raise _QueryError(
+            f'Failed to parse block number with error strconv.ParseUint: parsing "{text}": invalid syntax'
+        )
+    number = channel.height - 1 if int(text) == NEWEST else int(text)
+    if number >= channel.height:
+        raise _QueryError(f"Failed to get block number {number}, error no such block number [{number}] in index")
+    return channel.files.content(number)
+
+
+def _block_by_hash(channel: PeerChannel, argument: bytes) -> bytes:
+    number = channel.store.block_number(argument)
+    if number is None:
+        raise _QueryError(
+            f"Failed to get block hash {argument.hex()}, error no such block hash [{argument.hex()}] in index"
+        )
+    return channel.files.content(number)
+
+
+def _transaction_by_id(channel: PeerChannel, argument: bytes) -> bytes:
+    tx_id = argument.decode("utf-8", "replace")
+    place = channel.transaction_place(tx_id)
+    if place is None:
+        raise _QueryError(f"Failed to get transaction with id {tx_id}, error no such transaction ID [{tx_id}] in index")
+    envelope = channel.envelope(Version(place.block_number, place.tx_number))
+    processed = transaction_pb2.ProcessedTransaction(
+        transactionEnvelope=common_pb2.Envelope.FromString(envelope), validationCode=place.code
+    )
+    return bytes(processed.SerializeToString())
+
+
+def _block_by_tx_id(channel: PeerChannel, argument: bytes) -> bytes:
+    tx_id = argument.decode("utf-8", "replace")
+    place = channel.transaction_place(tx_id)
+    if place is None:
+        raise _QueryError(f"Failed to get block for txID {tx_id}, error no such transaction ID [{tx_id}] in index")
+    return channel.files.content(place.block_number)
+
+
+_LEDGER_FUNCTIONS: Final[Mapping[str, Callable[[PeerChannel, bytes], bytes]]] = {
+    CHANNEL_INFO: _chain_info,
+    "GetBlockByNumber": _block_by_number,
+    "GetBlockByHash": _block_by_hash,
+    "GetTransactionByID": _transaction_by_id,
+    "GetBlockByTxID": _block_by_tx_id,
+}
+
+
+def query_configuration(
+    arguments: tuple[bytes, ...], channels: Channels, authorize: Callable[[str], None], signed: SignedData
+) -> Response:
+    """Answer `cscc`; `authorize` checks what asks for the peer's own organisation."""
+    if not arguments:
+        return _failed("Incorrect number of arguments, 0")
+    function = arguments[0].decode("utf-8", "replace")
+    if function == "GetChannels":
+        try:
+            authorize("cscc/GetChannels")
+        except AccessError as error:
+            return _failed(f"access denied for [GetChannels]: {error}")
+        answer = query_pb2.ChannelQueryResponse(
+            channels=[query_pb2.ChannelInfo(channel_id=channel_id) for channel_id in channels]
+        )
+        return Response(OK, "", bytes(answer.SerializeToString()))
+    if function not in ("GetConfigBlock", "GetChannelConfig"):
+        return _failed(f"Requested function {function} not found.")
+    channel_id = arguments[1].decode("utf-8", "replace") if len(arguments) > 1 else ""
+    channel = channels.get(channel_id)
+    if channel is None:
+        return _failed(
+            f"access denied for [{function}][{channel_id}]: [Failed to get policy manager for channel [{channel_id}]]"
+        )
+    try:
+        check_access(f"cscc/{function}", signed, channel.rules)
+    except AccessError as error:
+        return _failed(f"access denied for [{function}][{channel_id}]: [{error}]")
+    return Response(OK, "", _config_block(channel) if function == "GetConfigBlock" else _channel_config(channel))
+
+
+def _config_block(channel: PeerChannel) -> bytes:
+    last = channel.files.block(channel.height - 1)
+    number = last_config_index(tuple(last.metadata.metadata)) if last.header.number else 0
+    return channel.files.content(number)
+
+
+def _channel_config(channel: PeerChannel) -> bytes:
+    found = channel.store.value(CONFIG_KEY)
+    if found is None:
+        return b""
+    envelope = parse(configtx_pb2.ConfigEnvelope, found.value, "ConfigEnvelope")
+    return bytes(envelope.config.SerializeToString())
+
+
+def _failed(message: str) -> Response:
+    return Response(FAILED, message, b"")
