@@ -615,6 +615,19 @@ def read_write_set(spec: TransactionSpec) -> bytes:
     return serialize(result)
 
 
+def private_set(spec: TransactionSpec) -> bytes:
+    """Make the TxPvtReadWriteSet of a transaction: what the members of its collections hold beside the block."""
+    result = rwset_pb2.TxPvtReadWriteSet(data_model=rwset_pb2.TxReadWriteSet.KV)
+    written = [write for write in spec.writes if write.collection]
+    for namespace in sorted({write.namespace or spec.chaincode for write in written}):
+        entry = result.ns_pvt_rwset.add(namespace=namespace)
+        own = [write for write in written if (write.namespace or spec.chaincode) == namespace]
+        for collection in sorted({write.collection for write in own}):
+            private = _private([write for write in own if write.collection == collection])[1]
+            entry.collection_pvt_rwset.add(collection_name=collection, rwset=serialize(private))
+    return serialize(result)
+
+
 def _read(key: str, version: Version | None) -> Any:
     read = kv_rwset_pb2.KVRead(key=key)
     if version is not None:

@@ -199,12 +199,17 @@ def reader_identity() -> SigningIdentity:
 
 
 def peer_settings(
-    folder: Path, peers: Iterable[RecordedPeer], *, channel: str = CHANNEL, private_data: bool = False
+    folder: Path,
+    peers: Iterable[RecordedPeer],
+    *,
+    channel: str = CHANNEL,
+    private_data: bool = False,
+    msp_id: str = MSP_ID,
 ) -> PeerSettings:
     """Write a connection profile and an MSP folder, and give the settings that name them."""
     nodes = {f"peer{number}": peer for number, peer in enumerate(peers)}
     profile = {
-        "organizations": {"Enterprise": {"mspid": MSP_ID, "peers": list(nodes)}},
+        "organizations": {"Enterprise": {"mspid": msp_id, "peers": list(nodes)}},
         "peers": {
             name: {"url": f"grpcs://{peer.address}", "tlsCACerts": {"pem": _TLS.certificate.decode()}}
             for name, peer in nodes.items()
@@ -216,7 +221,7 @@ def peer_settings(
     for name, content in (("signcerts", _READER.certificate), ("keystore", _READER.key)):
         (identity / name).mkdir(parents=True, exist_ok=True)
         (identity / name / "part.pem").write_bytes(content)
-    return PeerSettings(path, MSP_ID, identity, channel, private_data=private_data)
+    return PeerSettings(path, msp_id, identity, channel, private_data=private_data)
 
 
 def command_options(settings: PeerSettings) -> tuple[str, ...]:
