@@ -53,7 +53,9 @@ Database = Annotated[
 MappingFile = Annotated[
     Path | None,
     typer.Option(
-        "--mapping", metavar="FILE", help="Mapping of keys to tables; without it, the one the database was made with."
+        "--mapping",
+        metavar="FILE",
+        help="Mapping of keys to tables, or the name of a shipped one (service); without it, the database's own.",
     ),
 ]
 Pin = Annotated[

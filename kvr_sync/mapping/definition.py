@@ -43,6 +43,7 @@ class LedgerFact(StrEnum):
     CLAIMED_AT = "claimed_at"
     CHAINCODE = "chaincode"
     FUNCTION = "function"
+    COLLECTION = "collection"
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,7 +123,7 @@ class ColumnMapping:
 class TableMapping:
     """One table: rows are identified by their ledger key, never by a column.
 
-    `collection`: the private data collection whose keys and values these are; "": public state.
+    `collections`: the private data collections whose keys and values these are; none: public state.
     """
 
     name: str
@@ -130,7 +131,7 @@ class TableMapping:
     key: CompositeSelector | PrefixSelector
     columns: tuple[ColumnMapping, ...]
     comment: str | None = None
-    collection: str = ""
+    collections: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -184,8 +185,8 @@ def _table_object(table: TableMapping, *, comments: bool) -> dict[str, object]:
         case PrefixSelector(prefix):
             key = {"prefix": prefix}
     content: dict[str, object] = {"namespace": table.namespace, "key": key}
-    if table.collection:
-        content["collection"] = table.collection
+    if table.collections:
+        content["collections"] = list(table.collections)
     if comments and table.comment is not None:
         content["comment"] = table.comment
     content["columns"] = {column.name: _column_object(column, comments=comments) for column in table.columns}

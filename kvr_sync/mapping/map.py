@@ -312,7 +312,7 @@ def _check_repeated(convert: Converter, member: JsonValue, value: object) -> Non
 def _plan(mapping: Mapping) -> dict[str, _NamespacePlan]:
     namespaces: dict[str, list[tuple[TableMapping, _TablePlan]]] = {}
     for number, table in enumerate(mapping.tables):
-        if not table.collection:
+        if not table.collections:
             namespaces.setdefault(table.namespace, []).append((table, _table_plan(number, table)))
     return {namespace: _namespace_plan(tables) for namespace, tables in namespaces.items()}
 
@@ -321,9 +321,9 @@ def _plan(mapping: Mapping) -> dict[str, _NamespacePlan]:
 def _private_plan(mapping: Mapping) -> dict[tuple[str, str], _CollectionPlan]:
     collections: dict[tuple[str, str], list[tuple[TableMapping, _TablePlan]]] = {}
     for number, table in enumerate(mapping.tables):
-        if table.collection:
-            place = (table.namespace, table.collection)
-            collections.setdefault(place, []).append((table, _table_plan(number, table)))
+        for collection in table.collections:
+            plan = _table_plan(number, table, collection)
+            collections.setdefault((table.namespace, collection), []).append((table, plan))
     return {
         place: _CollectionPlan(_namespace_plan(tables), tuple(plan for _, plan in tables))
         for place, tables in collections.items()
@@ -343,7 +343,7 @@ def _namespace_plan(tables: list[tuple[TableMapping, _TablePlan]]) -> _Namespace
     return _NamespacePlan(composites, tuple(prefixes), tuple({prefix for prefix, _ in prefixes}))
 
 
-def _table_plan(number: int, table: TableMapping) -> _TablePlan:
+def _table_plan(number: int, table: TableMapping, collection: str = "") -> _TablePlan:
     columns = list(enumerate(table.columns))
     from_json = [(i, c.source.path, json_converter(c)) for i, c in columns if isinstance(c.source, FromJson)]
     repeats = [(i, c.equals_json, json_converter(c)) for i, c in columns if c.equals_json is not None]
@@ -366,7 +366,9 @@ def _table_plan(number: int, table: TableMapping) -> _TablePlan:
         repeats=tuple(repeats),
         reads_document=bool(from_json or repeats),
         whole_values=tuple((i, bytes_converter(c)) for i, c in columns if isinstance(c.source, FromValue)),
-        facts=tuple((i, _fact_reader(c.source.fact, c)) for i, c in columns if isinstance(c.source, FromLedger)),
+        facts=tuple(
+            (i, _fact_reader(c.source.fact, c, collection)) for i, c in columns if isinstance(c.source, FromLedger)
+        ),
         required=tuple(i for i, c in columns if c.required),
     )
 
@@ -384,8 +386,10 @@ def _members(table: TableMapping) -> tuple[_Members, ...]:
     )
 
 
-def _fact_reader(fact: LedgerFact, column: ColumnMapping) -> _FactReader:
+def _fact_reader(fact: LedgerFact, column: ColumnMapping, collection: str) -> _FactReader:
     match fact:
+        case LedgerFact.COLLECTION:
+            return lambda _block_number, _facts: collection
         case LedgerFact.BLOCK_NUMBER:
             return lambda block_number, _facts: block_number
         case LedgerFact.TX_NUMBER:

@@ -1,6 +1,6 @@
 """From text to `Mapping`: the JSON schema first, then what a schema cannot say; all mistakes are told at once."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any, NoReturn
 
 from kvr_sync.errors import ConfigurationError
@@ -41,6 +41,7 @@ _FACT_TYPES = {
     LedgerFact.CREATOR_MSP_ID: {ColumnType.TEXT},
     LedgerFact.CLAIMED_AT: {ColumnType.TIMESTAMP},
     LedgerFact.CHAINCODE: {ColumnType.TEXT},
+    LedgerFact.COLLECTION: {ColumnType.TEXT},
     LedgerFact.FUNCTION: {ColumnType.TEXT, ColumnType.BYTES},
 }
 _UNINDEXED = frozenset({ColumnType.JSON, ColumnType.BYTES})
@@ -136,7 +137,8 @@ class _Checked:
             if mistake is not None:
                 self._tell(column_path, f"table {name!r}: {mistake}")
             if self._fits(column_path):
-                columns += self._column(column_path, column_name, column, selector)
+                found = self._column(column_path, column_name, column, selector)
+                columns += found if "collections" in table else self._public(column_path, found)
         if selector is None or not self._fits(path):
             return None
         return TableMapping(
@@ -145,7 +147,7 @@ class _Checked:
             key=selector,
             columns=tuple(columns),
             comment=table.get("comment"),
-            collection=table.get("collection", ""),
+            collections=tuple(table.get("collections", ())),
         )
 
     def _selector(self, path: Path, key: dict[str, Any]) -> CompositeSelector | PrefixSelector | None:
@@ -187,6 +189,14 @@ class _Checked:
                 equals_json=equals_json,
                 comment=column.get("comment"),
             )
+
+    def _public(self, path: Path, columns: Iterable[ColumnMapping]) -> Iterator[ColumnMapping]:
+        """Pass on the columns of a table of public state, of which no collection can be told."""
+        for column in columns:
+            if column.source == FromLedger(LedgerFact.COLLECTION):
+                self._tell((*path, "from"), f"{place(path)}: allowed in tables with 'collections' only")
+            else:
+                yield column
 
     def _source(
         self, path: Path, column: dict[str, Any], selector: CompositeSelector | PrefixSelector | None

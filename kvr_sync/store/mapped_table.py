@@ -56,7 +56,7 @@ class MappedTable:
         for column in definition.columns:
             if column.index:
                 Index(None, self.current.c[column.name])
-        self.is_private = bool(definition.collection)
+        self.is_private = bool(definition.collections)
         # A history would keep what was purged, or has expired.
         self.history = None if self.is_private else _history_table(definition, metadata)
 

@@ -44,12 +44,13 @@ kvr_mapping: 1
 tables:
   customer_profiles:
     namespace: ext
-    collection: entCust
+    collections: [entCust]
     key: {prefix: ""}
     columns:
       reference: {from: key, type: text, required: true, index: true}
       name: {json: name, type: text, required: true}
       tx_id: {from: ledger.tx_id, type: text}
+      held_in: {from: ledger.collection, type: text, required: true}
 """
 EVERY = "SELECT k.namespace, k.collection, p.key, p.value, p.block_number, p.tx_number, p.expiring_block"
 FROM = " FROM ledger_private_value p JOIN ledger_key k ON k.key_id = p.key_id"
@@ -140,10 +141,10 @@ def test_profiles_become_rows_and_leave_no_history(database_url: str, tmp_path: 
     expected = {
         key.decode(): json.loads(value)["name"] for (_, key), value in answers(WEEK, "Enterprise").items() if value
     }
-    rows = query(database_url, "SELECT reference, name, tx_id, kvr_tx_id FROM customer_profiles")
+    rows = query(database_url, "SELECT reference, name, tx_id, kvr_tx_id, held_in FROM customer_profiles")
     assert {row[0]: row[1] for row in rows} == expected
     assert len(rows) == len(expected) > 10
-    assert all(row[2] == row[3] for row in rows)
+    assert all(row[2:4] == (row[3], row[3]) and row[4] == "entCust" for row in rows)
     with pytest.raises(Exception, match="customer_profiles_history"):
         query(database_url, "SELECT * FROM customer_profiles_history")
 
