@@ -32,6 +32,7 @@ GROUPS = {
     "chaincode": Group("Serve contracts to the peers of one organisation.", "chaincode"),
     "demo": Group("Replay a recorded week of customer service and look at it as tables.", "network,sync"),
     "gateway": Group("Serve applications over HTTP on a Fabric network.", "gateway"),
+    "network": Group("Run a Fabric network from one topology file.", "network,chaincode"),
     "sync": Group("Turn the blocks of a channel into verified relational tables.", "sync"),
 }
 

@@ -1,0 +1,196 @@
+"""Running a network: up, down, status, destroy. The same for embedded and native networks.
+
+What runs is never guessed from files: processes are found by what they carry in their environment, so whatever was
+interrupted, and whenever, the next command finds what is left of it.
+"""
+
+import asyncio
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from types import FrameType
+from typing import Final, NamedTuple
+
+from network.chaincode_process import start_chaincodes
+from network.creation import CreatedNetwork, create_network, destroy_files, read_network
+from network.deployment import deploy
+from network.embedded.process import PROCESS_NAME, write_nodes
+from network.errors import NetworkError, ProcessStartError
+from network.native.binary import find_binaries
+from network.native.nodes import join_channels, start_nodes
+from network.running.plan import served_chaincodes
+from network.running.ports import check_free
+from network.running.process import ProcessTable, RunningProcess
+from network.running.root import NetworkKind, NetworkRoot
+
+WATCH_SECONDS: Final = 0.1
+Progress = Callable[[str], None]
+
+
+class NetworkStatus(NamedTuple):
+    """What a root holds and what of it runs. `missing`: names of processes that should run and do not."""
+
+    network: CreatedNetwork
+    running: list[RunningProcess]
+    missing: list[str]
+
+    @property
+    def is_up(self) -> bool:
+        """Whether every process runs."""
+        return not self.missing
+
+
+def up(root: NetworkRoot, topology_file: Path | None, kind: NetworkKind, progress: Progress) -> CreatedNetwork:
+    """Make the network if there is none, start what does not run, and return when it is ready.
+
+    Whatever this call started is ended again when it fails or is interrupted. Raises NetworkError.
+    """
+    with root.claim():
+        binaries = find_binaries() if kind is NetworkKind.NATIVE else None
+        network = create_network(
+            root, topology_file, kind, now=datetime.fromtimestamp(time.time(), UTC), randomness=os.urandom
+        )
+        table = ProcessTable(root.processes, network.state.network_id)
+        before = {process.name for process in table.running()}
+        with _terminated_as_interrupted(), _ended_on_failure(table, before):
+            missing = [name for name in _process_names(network) if name not in before]
+            check_free(network.state.ports, _uses_of(network, missing))
+            progress(f"{kind.value} network: starting {len(missing)} of {len(_process_names(network))} processes")
+            if binaries is None:
+                _start_embedded(network, table)
+            else:
+                start_nodes(network, binaries, table)
+            start_chaincodes(network, table)
+            asyncio.run(_make_ready(network, table, progress))
+    return network
+
+
+def down(root: NetworkRoot) -> list[str]:
+    """End every process of the network; give the names of those that had to be killed. Raises NetworkError."""
+    with root.claim():
+        return _table(root).end()
+
+
+def destroy(root: NetworkRoot) -> None:
+    """End every process and remove everything of the network; raises NetworkError."""
+    with root.claim():
+        _table(root).end()
+        destroy_files(root)
+
+
+def status(root: NetworkRoot) -> NetworkStatus:
+    """Say what runs; raises NetworkError when there is no network here."""
+    network = read_network(root)
+    running = ProcessTable(root.processes, network.state.network_id).running()
+    names = {process.name for process in running}
+    return NetworkStatus(network, running, [name for name in _process_names(network) if name not in names])
+
+
+def log_files(root: NetworkRoot) -> dict[str, Path]:
+    """Give the log of each process; raises NetworkError when there is no network here."""
+    network = read_network(root)
+    table = ProcessTable(root.processes, network.state.network_id)
+    return {name: table.log_path(name) for name in _process_names(network)}
+
+
+def _table(root: NetworkRoot) -> ProcessTable:
+    return ProcessTable(root.processes, read_network(root).state.network_id)
+
+
+def _start_embedded(network: CreatedNetwork, table: ProcessTable) -> None:
+    write_nodes(network)
+    if table.recorded(PROCESS_NAME) is None:
+        arguments = [sys.executable, "-P", "-m", "network.embedded.process", str(network.root.path)]
+        table.start(PROCESS_NAME, arguments, environment={}, folder=network.root.path)
+
+
+def _process_names(network: CreatedNetwork) -> list[str]:
+    if network.state.kind is NetworkKind.EMBEDDED:
+        nodes = [PROCESS_NAME]
+    else:
+        nodes = [node.name for organization in network.topology.all_organizations for node in organization.nodes]
+    return nodes + [served.name for served in served_chaincodes(network.topology)]
+
+
+def _uses_of(network: CreatedNetwork, processes: list[str]) -> list[str]:
+    """Give the ports that processes which do not run yet are about to open."""
+    served = {it.name for it in served_chaincodes(network.topology)}
+    owners = {use: use.rpartition("/")[0] for use in network.state.ports}
+    if network.state.kind is NetworkKind.EMBEDDED:
+        owners = {use: owner if owner in served else PROCESS_NAME for use, owner in owners.items()}
+    return [use for use, owner in owners.items() if owner in processes]
+
+
+async def _make_ready(network: CreatedNetwork, table: ProcessTable, progress: Progress) -> None:
+    """Join, deploy and wait; ends at once when a process of the network does."""
+    work = asyncio.create_task(_join_and_deploy(network, progress))
+    watch = asyncio.create_task(_watch(network, table))
+    try:
+        await asyncio.wait((work, watch), return_when=asyncio.FIRST_COMPLETED)
+        if not work.done():
+            await watch
+        await work
+    finally:
+        for task in (work, watch):
+            task.cancel()
+        await asyncio.gather(work, watch, return_exceptions=True)
+
+
+async def _join_and_deploy(network: CreatedNetwork, progress: Progress) -> None:
+    if network.state.kind is NetworkKind.NATIVE:
+        progress("nodes: join their channels")
+        await join_channels(network)
+    await deploy(network, progress)
+
+
+async def _watch(network: CreatedNetwork, table: ProcessTable) -> None:
+    """Raise ProcessStartError when a process ends."""
+    names = _process_names(network)
+    while True:
+        for name in names:
+            if table.recorded(name) is None:
+                tail = table.log_tail(name)
+                raise ProcessStartError(f"{name} ended before the network was ready; {table.log_path(name)}:\n{tail}")
+        await asyncio.sleep(WATCH_SECONDS)
+
+
+@contextmanager
+def _ended_on_failure(table: ProcessTable, before: set[str]) -> Iterator[None]:
+    try:
+        yield
+    except BaseException:
+        # A second Ctrl-C must not leave half of them running.
+        handler = signal.signal(signal.SIGINT, signal.SIG_IGN)
+        try:
+            table.end([process.name for process in table.running() if process.name not in before])
+        finally:
+            signal.signal(signal.SIGINT, handler)
+        raise
+
+
+@contextmanager
+def _terminated_as_interrupted() -> Iterator[None]:
+    """Have SIGTERM end the command as Ctrl-C does."""
+
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        del number, frame
+        raise KeyboardInterrupt
+
+    handler = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, handler)
+
+
+def is_network(root: NetworkRoot) -> bool:
+    """Tell whether the root holds a network that can be read."""
+    try:
+        return root.state() is not None
+    except NetworkError:
+        return False
