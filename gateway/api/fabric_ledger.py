@@ -30,11 +30,13 @@ from gateway.client.errors import (
     TransactionTooLargeError,
 )
 from gateway.client.gateway import Gateway, Timeouts
-from gateway.client.retry import ONCE, RetryPolicy
+from gateway.client.retry import RetryPolicy
 from gateway.wallet.folder_wallet import FolderWallet
 
 STATUS_SECONDS: Final = 1.0
 """How long a question for a transaction waits for a verdict that is not there yet."""
+UNTIL_ORDERED: Final = RetryPolicy(attempts=8, total_seconds=15, longest_pause=1, conflicts=False)
+"""Peers at different heights disagree now and then; nothing was ordered then, so the proposal is made anew."""
 TIMEOUTS: Final = Timeouts(evaluate=10, endorse=20, submit=10, commit_status=20)
 
 _REFUSAL = re.compile(r"chaincode response (\d{3}), (.*)", re.DOTALL)
@@ -82,7 +84,7 @@ class FabricLedger:
         *,
         transient: Mapping[str, bytes] | None = None,
         endorsing_organizations: Sequence[str] = (),
-        retry: RetryPolicy = ONCE,
+        retry: RetryPolicy = UNTIL_ORDERED,
     ) -> WriteResult:
         """Have the contract write, and wait for the verdict."""
         try:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
 from gateway.client.errors import ClientError, CommitStatusError, InvalidRequestError, SubmitError
-from gateway.client.retry import RetryClass, RetryPolicy, retry_class
+from gateway.client.retry import RetryPolicy
 from gateway.client.transaction import Proposal, Status, Transaction
 from network.protocol.proposal import build_proposal
 
@@ -113,7 +113,7 @@ class Contract:
                 error.attempts = tuple(attempts)
                 pause = policy.pause(len(attempts), chance.jitter())
                 if (
-                    retry_class(error) is RetryClass.NEVER
+                    not policy.allows(error)
                     or len(attempts) >= policy.attempts
                     or chance.monotonic() + pause >= deadline
                 ):

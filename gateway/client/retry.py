@@ -43,12 +43,20 @@ def retry_class(error: ClientError) -> RetryClass:
 
 @dataclass(frozen=True, slots=True)
 class RetryPolicy:
-    """At most `attempts` proposals within `total_seconds`; pauses in seconds, growing from first to longest."""
+    """At most `attempts` proposals within `total_seconds`; pauses in seconds, growing from first to longest.
+
+    `conflicts`: also after a conflict that the ledger recorded, and not only when nothing was ordered.
+    """
 
     attempts: int = 8
     total_seconds: float = 120.0
     first_pause: float = 0.1
     longest_pause: float = 5.0
+    conflicts: bool = True
+
+    def allows(self, error: ClientError) -> bool:
+        """Say whether a failure is worth another try at all."""
+        return retry_class(error) is not RetryClass.NEVER and (self.conflicts or not isinstance(error, CommitError))
 
     def pause(self, attempt: int, jitter: float) -> float:
         """Give the seconds to wait after attempt number `attempt` (from 1); `jitter` in [0, 1) halves it at most."""

@@ -26,6 +26,7 @@ _BOUNDS = {
     "maximum": "{} or less",
     "minProperties": "at least {} entry",
     "maxProperties": "at most {} entries",
+    "minItems": "at least {} entry",
     "maxItems": "at most {} entries",
 }
 

@@ -194,7 +194,9 @@ class _Checked:
         """Pass on the columns of a table of public state, of which no collection can be told."""
         for column in columns:
             if column.source == FromLedger(LedgerFact.COLLECTION):
-                self._tell((*path, "from"), f"{place(path)}: allowed in tables with 'collections' only")
+                self._tell(
+                    (*path, "from"), f"{place(path)}: 'ledger.collection' is allowed in tables with 'collections' only"
+                )
             else:
                 yield column
 

@@ -4,7 +4,7 @@ import json
 import random
 import signal
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,11 @@ import pytest
 from fabric_protos.common import common_pb2
 
 from kvr_sync import errors
+from kvr_sync.engine import Engine, RunLimits
 from kvr_sync.jobs import SyncSettings, sync_once
+from kvr_sync.mapping.mapping_file import read_mapping_file
+from kvr_sync.source.peer_source import open_peer_source
+from kvr_sync.store.opening import open_store
 from tests.support.command import kvr, kvr_running
 from tests.support.comparison import assert_tables_equal_oracle
 from tests.support.evidence import wait_until
@@ -70,6 +74,20 @@ def test_run_to_the_tip_equals_the_replay_of_a_file(database_url: str, tmp_path:
         ("ok", len(CHAIN.blocks) - 60),
         ("ok", 0),
     ]
+
+
+def test_worker_processes_take_the_blocks_of_a_peer_too(sqlite_url: str, tmp_path: Path) -> None:
+    mapping = read_mapping_file(OUTCOMES)
+    limits = RunLimits(alone_bytes=1, range_bytes=100_000, workers=2)
+    with (
+        recorded_peer(CHAIN.blocks) as peer,
+        open_peer_source(peer_settings(tmp_path, [peer])) as source,
+        closing(open_store(sqlite_url, "consortium", mapping=mapping)) as sink,
+    ):
+        summary = Engine(source, sink, mapping, channel="consortium", limits=limits).run()
+
+    assert summary.blocks == len(CHAIN.blocks)
+    assert_tables_equal_oracle(sqlite_url, CHAIN.blocks, OUTCOMES)
 
 
 def test_a_file_and_a_peer_take_turns(sqlite_url: str, tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 import base64
 import json
 import random
+import signal
 from collections.abc import Mapping, Sequence
 from hashlib import sha256
 from pathlib import Path
@@ -29,12 +30,13 @@ from tests.support.chain_factory import (
     put,
     set_metadata,
 )
-from tests.support.command import kvr
+from tests.support.command import kvr, kvr_running
 from tests.support.comparison import assert_tables_equal_oracle
+from tests.support.evidence import wait_until
 from tests.support.recorded_chain import load_chain, write_records
 from tests.support.recorded_peer import Fault, command_options, peer_settings, recorded_peer
 from tests.support.recorded_private_data import ORGANIZATIONS, read_private_sets
-from tests.support.tables import query
+from tests.support.tables import NO_TABLES, query
 
 ROOT = Path(__file__).parents[2]
 OUTCOMES = ROOT / "tests" / "support" / "outcomes.mapping.yaml"
@@ -351,6 +353,32 @@ def test_a_broken_connection_applies_private_values_once(sqlite_url: str, tmp_pa
     assert summary.blocks == len(chain.blocks)
     held = {place: row[0] for place, row in private_rows(sqlite_url).items()}
     assert held == {place: value for place, value in answers(WEEK, "Enterprise").items() if value}
+
+
+def test_follow_applies_private_values_as_they_come(sqlite_url: str, tmp_path: Path) -> None:
+    chain = Chain()
+    chain.write(secret("a", b"one"))
+    log = tmp_path / "follow.log"
+    with recorded_peer(chain.blocks, chain.private) as peer:
+        options = command_options(peer_settings(tmp_path, [peer], private_data=True))
+        with kvr_running(log, "sync", "follow", *options, "--into", sqlite_url) as process:
+            wait_until(lambda: _held(sqlite_url) == {b"one"}, "the first value is there")
+            chain.write(secret("a", b"two"))
+            peer.append(chain.blocks[-1])
+            wait_until(lambda: _held(sqlite_url) == {b"two"}, "the second value is there")
+            chain.write(purge("a", collection="secrets"))
+            peer.append(chain.blocks[-1])
+            wait_until(lambda: _held(sqlite_url) == set(), "the purge has come")
+            process.send_signal(signal.SIGTERM)
+
+            assert process.wait(20) == 0, log.read_text()
+
+
+def _held(url: str) -> set[bytes] | None:
+    try:
+        return {row[0] for row in private_rows(url).values()}
+    except NO_TABLES:
+        return None
 
 
 def test_an_unfit_value_is_quarantined_without_its_bytes_and_takes_the_row_before_it(

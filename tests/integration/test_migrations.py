@@ -184,3 +184,20 @@ def test_failed_creation_leaves_nothing(database_url: str) -> None:
 
     with open_database(database_url, CHANNEL).engine.connect() as connection:
         assert not inspect(connection).has_table("request", schema=open_database(database_url, CHANNEL).schema)
+
+
+def test_tables_of_the_version_before_are_brought_up_and_keep_their_rows(sink: LedgerSink, database_url: str) -> None:
+    sink.begin_run()
+    sink.close()
+    change(
+        database_url,
+        "DROP TABLE @ledger_private_value",
+        "DROP TABLE @ledger_private_member",
+        "UPDATE @alembic_version SET version_num = '0001'",
+    )
+
+    with closing(open_store(database_url, CHANNEL)) as opened:
+        with opened.database.engine.connect() as connection:
+            assert first_difference(connection, opened.tables.metadata) is None
+        assert len(opened.status().runs) == 1
+        assert opened.count_private() == (0, 0)

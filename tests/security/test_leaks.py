@@ -13,15 +13,20 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from fabric_protos.peer.lifecycle import db_pb2
 from sqlalchemy import make_url
 from typer.testing import CliRunner
 
 from kvr_sync.jobs import SyncService, SyncSettings, sync_once
 from kvr_sync.log_format import log_to_stderr
 from kvr_sync.main import audit, sync
-from tests.support.chain_factory import ChainFactory, TransactionSpec, put, rehash
+from network.protocol.collection import CollectionConfig, encode_collections, members_policy
+from network.protocol.private_data import collections_field_key
+from tests.support.chain_factory import ChainFactory, TransactionSpec, private_set, put, rehash
 from tests.support.postgresql import connect
 from tests.support.recorded_chain import change_block, write_records
+from tests.support.recorded_peer import Fault, command_options, peer_settings, recorded_peer
+from tests.support.tables import query
 
 ON_THE_LEDGER = ("key", "value", "argument", "event", "refused-key", "refused-value")
 CANARIES = {
@@ -145,6 +150,35 @@ def test_a_run_logs_no_keys_and_no_values(database_url: str, mapping: Path, tmp_
     assert summary.quarantined == 2  # the canaries are no JSON documents
     assert "blocks_committed" in log.getvalue()
     assert leaked(log.getvalue()) == []
+
+
+@pytest.mark.parametrize("is_forged", [False, True])
+def test_private_values_from_a_peer_are_not_logged(
+    *, is_forged: bool, database_url: str, mapping: Path, tmp_path: Path, log: io.StringIO
+) -> None:
+    factory = ChainFactory()
+    config = CollectionConfig("secrets", members_policy("EnterpriseMSP"))
+    state = db_pb2.StateData(Bytes=encode_collections([config])).SerializeToString()
+    factory.block([TransactionSpec([put(collections_field_key("ext").decode(), state, namespace="_lifecycle")])])
+    factory.block([transaction()])
+    handed_over = TransactionSpec([put("canary-other", CANARIES["private-value"].encode(), collection="secrets")])
+    private = {2: {0: private_set(handed_over if is_forged else transaction())}}
+    mapping.write_text(MAPPING.replace("    key:", "    collections: [secrets]\n    key:"))
+
+    with recorded_peer(factory.blocks, private) as peer:
+        peer.faults.append(Fault(1, "cut"))
+        options = command_options(peer_settings(tmp_path, [peer], private_data=True))
+        form = ["--into", database_url, "--mapping", str(mapping)]
+        result = CliRunner().invoke(sync, ["run", *options, *form])
+
+    assert result.exit_code == is_forged, result.output
+    assert ("error[private_data_hash]" in result.output) is is_forged
+    assert ("1 values did not fit" in result.output) is not is_forged  # the canary is no JSON document
+    assert "peer_left" in log.getvalue()
+    assert leaked(result.output + log.getvalue()) == []
+    if not is_forged:
+        content = query(database_url, "SELECT value FROM ledger_private_value")
+        assert [bytes(row[0]) for row in content] == [CANARIES["private-value"].encode()]
 
 
 def test_a_second_run_and_what_it_reads_back_is_not_logged(
