@@ -18,6 +18,7 @@ from gateway.client.errors import (
     BlocksBadRequestError,
     BlocksForbiddenError,
     BlocksNotFoundError,
+    BlocksStalledError,
     BlocksUnavailableError,
     BroadcastError,
     CommitError,
@@ -235,6 +236,43 @@ def test_only_an_endless_stream_waits(stop: Stop, behavior: int) -> None:
             assert [block async for block in blocks] == []
             payload = common_pb2.Payload.FromString(fabric.requests("Deliver")[0].payload)
             assert ab_pb2.SeekInfo.FromString(payload.data).behavior == behavior
+
+    asyncio.run(test())
+
+
+def test_the_newest_block_is_asked_for_without_a_number() -> None:
+    async def test() -> None:
+        async with connected() as (fabric, gateway, _):
+
+            async def deliver(_: object) -> AsyncIterator[bytes]:
+                yield b"\x12\x04\x0a\x02\x08\x05"
+                yield status_response(common_pb2.SUCCESS)
+
+            fabric.deliver = deliver
+            newest = await BlockStream(gateway.identity, gateway.channel, "ch").newest(idle_seconds=5)
+            assert newest == b"\x0a\x02\x08\x05"
+            payload = common_pb2.Payload.FromString(fabric.requests("Deliver")[0].payload)
+            seek = ab_pb2.SeekInfo.FromString(payload.data)
+            assert (seek.start.WhichOneof("Type"), seek.stop.WhichOneof("Type")) == ("newest", "newest")
+
+    asyncio.run(test())
+
+
+def test_a_peer_without_newest_block_is_unavailable_and_a_silent_one_stalls() -> None:
+    async def test() -> None:
+        async with connected() as (fabric, gateway, _):
+
+            async def deliver(_: object) -> AsyncIterator[bytes]:
+                if len(fabric.requests("Deliver")) > 1:
+                    await asyncio.Event().wait()
+                yield status_response(common_pb2.SUCCESS)
+
+            fabric.deliver = deliver
+            stream = BlockStream(gateway.identity, gateway.channel, "ch")
+            with pytest.raises(BlocksUnavailableError):
+                await stream.newest()
+            with pytest.raises(BlocksStalledError):
+                await stream.newest(idle_seconds=0.05)
 
     asyncio.run(test())
 
