@@ -15,7 +15,7 @@ FIND_PYTHON = for candidate in $(PYTHON) python3 python3.11 python3.12 python3.1
 	done; \
 	if [ -z "$${python:-}" ]; then echo "Python 3.11 or later is needed (on Debian and Ubuntu: apt-get install python3 python3-venv)" >&2; exit 1; fi
 
-.PHONY: help setup setup-runtime setup-hfc demo test test-quick check format lock lock-upgrade bench bench-sync clean
+.PHONY: help setup setup-runtime setup-hfc demo demo-recorded test test-quick check format lock lock-upgrade bench bench-sync clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -29,8 +29,11 @@ setup-runtime: # what users need, into .venv alone
 setup-hfc: setup ## also Hyperledger's older Python client, for peers without a Gateway service
 	@$(FIND_PYTHON); $$python requirements/install.py hfc
 
-demo: setup-runtime ## a recorded week of customer service as tables, in a minute
+demo: setup-runtime ## a week of customer service on a live network, through its REST service, as tables
 	@$(BIN)/kvr demo
+
+demo-recorded: setup-runtime ## a recorded week of a real network as tables; then forged, and refused
+	@$(BIN)/kvr demo recorded
 
 test: setup ## every test, as CI runs them
 	@KVR_REQUIRE=$${KVR_REQUIRE-postgres}; export KVR_REQUIRE; set -e; \
@@ -67,6 +70,6 @@ bench-sync: setup ## transactions per second: decoding, the whole line, and plai
 	@$(BIN)/python -m tests.benchmarks.sync
 
 clean: ## remove every trace: environment, caches, builds, output of the demo
-	@rm -rf .venv .venv-install.log build dist demo-data .coverage .coverage.* \
+	@rm -rf .venv .venv-install.log build dist demo-data demo-live .coverage .coverage.* \
 	    .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 	@find chaincode gateway kvr_sync network requirements tests -name __pycache__ -type d -prune -exec rm -rf {} +

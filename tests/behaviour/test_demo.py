@@ -1,4 +1,4 @@
-"""What `kvr demo` promises: true tables, both forgeries refused, twice the same, and nothing of others touched."""
+"""What `kvr demo recorded` promises: true tables, both forgeries refused, twice the same, and nothing of others touched."""
 
 import json
 import os
@@ -19,7 +19,8 @@ import pytest
 from rich.cells import cell_len
 from rich.console import Console
 
-from network import demo
+from network.demo import console
+from network.demo import recorded as demo
 from tests.support.recorded_chain import RecordedChain, load_chain
 
 CLOSED = {"resolved", "closed"}
@@ -56,7 +57,7 @@ def run_kvr(home: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
 @pytest.fixture(scope="module")
 def shown(tmp_path_factory: pytest.TempPathFactory) -> Shown:
     home = tmp_path_factory.mktemp("demo")
-    ended = run_kvr(home, "demo")
+    ended = run_kvr(home, "demo", "recorded")
     assert (ended.returncode, ended.stderr) == (0, "")
     return Shown(home, ended.stdout)
 
@@ -170,11 +171,11 @@ def test_rests_on_the_recorded_genesis_block(shown: Shown, week: RecordedChain) 
 
 
 def test_ships_the_chain_that_was_recorded(week: RecordedChain) -> None:
-    assert (demo.DATA / demo.BLOCKS).read_bytes() == week.path.read_bytes()
+    assert (console.DATA / demo.BLOCKS).read_bytes() == week.path.read_bytes()
 
 
 def test_second_run_prints_the_same_but_for_the_speed(shown: Shown) -> None:
-    ended = run_kvr(shown.home, "demo")
+    ended = run_kvr(shown.home, "demo", "recorded")
 
     def without_speed(text: str) -> str:
         return re.sub(r"in [\d.]+ s \([\d,]+ transactions per second\)", "in X s", text)
@@ -216,8 +217,8 @@ def changeable(shown: Shown, tmp_path: Path) -> Iterator[sqlite3.Connection]:
 
 def tables_of(connection: sqlite3.Connection) -> str:
     screen = StringIO()
-    console = Console(file=screen, width=demo.PLAIN_COLUMNS, highlight=False, markup=False)
-    demo.show_tables(console, connection)
+    plain = Console(file=screen, width=console.PLAIN_COLUMNS, highlight=False, markup=False)
+    demo.show_tables(plain, connection)
     return screen.getvalue()
 
 
@@ -250,7 +251,7 @@ def test_shows_control_characters_from_the_chain_as_harmless(changeable: sqlite3
 
 
 def test_neither_program_nor_questions_hold_what_was_recorded(shown: Shown) -> None:
-    sources = [Path(demo.__file__), *Path(demo.__file__).with_name("demo_data").glob("*.sql")]
+    sources = [Path(demo.__file__), *Path(demo.__file__).parents[1].joinpath("demo_data").glob("*.sql")]
     text = "\n".join(source.read_text("utf-8") for source in sources)
     with closing(sqlite3.connect(shown.database)) as connection:
         recorded = {
@@ -274,7 +275,7 @@ def test_refuses_a_folder_that_it_did_not_make(tmp_path: Path) -> None:
     (tmp_path / "demo-data").mkdir()
     (tmp_path / "demo-data" / "service-week.db").write_text("mine")
 
-    ended = run_kvr(tmp_path, "demo")
+    ended = run_kvr(tmp_path, "demo", "recorded")
 
     assert ended.returncode == 1
     assert ended.stderr.startswith("error[demo]: demo-data was not made by this demo and is left alone")
@@ -312,7 +313,7 @@ def test_takes_an_empty_folder(tmp_path: Path) -> None:
 def test_names_the_folder_that_cannot_be_used(tmp_path: Path, name: str, told: str) -> None:
     (tmp_path / "file").touch()
 
-    with pytest.raises(demo.DemoError, match=told):
+    with pytest.raises(console.DemoError, match=told):
         demo.make_folder(tmp_path / name)
 
 
@@ -323,15 +324,15 @@ def refused_output(code: str, message: str) -> str:
 @pytest.mark.parametrize(
     ("ended", "told"),
     [
-        (demo.Ended(0, '{"anchor": "pinned", "blocks": 9}', ""), "not refused"),
-        (demo.Ended(1, "", "Traceback"), "not refused as it has to be: Traceback"),
-        (demo.Ended(1, refused_output("sink_full", "block 7: no space"), ""), "not for data_hash"),
-        (demo.Ended(1, refused_output("data_hash", "block 77: wrong"), ""), "not for data_hash at block 7:"),
+        (console.Ended(0, '{"anchor": "pinned", "blocks": 9}', ""), "not refused"),
+        (console.Ended(1, "", "Traceback"), "not refused as it has to be: Traceback"),
+        (console.Ended(1, refused_output("sink_full", "block 7: no space"), ""), "not for data_hash"),
+        (console.Ended(1, refused_output("data_hash", "block 77: wrong"), ""), "not for data_hash at block 7:"),
     ],
     ids=["accepted", "crashed", "another-cause", "another-block"],
 )
-def test_fails_unless_a_forged_copy_is_refused_for_its_cause(ended: demo.Ended, told: str) -> None:
-    with pytest.raises(demo.DemoError, match=told):
+def test_fails_unless_a_forged_copy_is_refused_for_its_cause(ended: console.Ended, told: str) -> None:
+    with pytest.raises(console.DemoError, match=told):
         demo.show_refusal(Console(file=StringIO()), demo.Refusal("data_hash", 7), ended)
 
 
@@ -341,24 +342,24 @@ def test_fails_unless_the_forged_copy_stopped_right_before_the_forged_block(stan
         connection.row_factory = sqlite3.Row
         rows = connection.execute('SELECT ? AS "last block"', (stands_at,)).fetchall()
 
-    with pytest.raises(demo.DemoError, match="after block 7 was refused, the database stands at block"):
+    with pytest.raises(console.DemoError, match="after block 7 was refused, the database stands at block"):
         demo.check_nothing_applied(demo.Refusal("data_hash", 7), rows)
 
 
 def test_fails_when_the_recording_is_not_accepted() -> None:
-    ended = demo.Ended(1, refused_output("block_signature", "block 3: nobody signed"), "")
+    ended = console.Ended(1, refused_output("block_signature", "block 3: nobody signed"), "")
 
-    with pytest.raises(demo.DemoError, match=r"the recording was not accepted: error\[block_signature\]: block 3"):
+    with pytest.raises(console.DemoError, match=r"the recording was not accepted: error\[block_signature\]: block 3"):
         demo.show_replay(Console(file=StringIO()), ended)
 
 
 def test_fails_when_the_replay_rests_on_no_pin() -> None:
     report = {"anchor": "unpinned", "blocks": 3, "transactions": 3, "seconds": 1.0, "transactions_per_second": 3.0}
 
-    with pytest.raises(demo.DemoError, match="pinned block 0"):
-        demo.show_replay(Console(file=StringIO()), demo.Ended(0, json.dumps(report), ""))
+    with pytest.raises(console.DemoError, match="pinned block 0"):
+        demo.show_replay(Console(file=StringIO()), console.Ended(0, json.dumps(report), ""))
 
 
 def test_names_the_command_that_is_not_installed() -> None:
-    with pytest.raises(demo.DemoError, match="this installation has no command kvr nonsense"):
-        demo.load_group("nonsense")
+    with pytest.raises(console.DemoError, match="this installation has no command kvr nonsense"):
+        console.load_group("nonsense")

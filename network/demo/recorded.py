@@ -1,4 +1,4 @@
-"""The command `kvr demo`: a recorded week of customer service, from the blocks of a real Fabric network to tables.
+"""The command `kvr demo recorded`: a recorded week of customer service, from the blocks of a real network to tables.
 
 It runs the commands that a user types, by their entry points as the root command does, and reads the resulting SQLite
 file with plain SQL. What it asks is data (`demo_data/*.sql`), so this module knows no table of the ledger or of the
@@ -6,26 +6,34 @@ business: every row it prints was just read. It ends with status 0 only when eve
 forged copies of the chain that it makes were refused.
 """
 
-import json
 import shlex
 import shutil
 import sqlite3
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import closing, redirect_stderr, redirect_stdout
-from importlib import metadata, resources
-from io import StringIO, TextIOWrapper
+from contextlib import closing
 from pathlib import Path
-from typing import Annotated, Any, NamedTuple
+from typing import NamedTuple
 
-import typer
 import zstandard
-from rich import box
 from rich.console import Console
-from rich.table import Table
-from rich.text import Text
 
-DATA = resources.files("network") / "demo_data"
+from network.demo.console import (
+    DATA,
+    DemoError,
+    Ended,
+    describe_error,
+    first,
+    heading,
+    json_object,
+    open_database,
+    question,
+    run_kvr,
+    say,
+    show,
+    show_output,
+)
+
 MARKER = ".made-by-kvr-demo"
 BLOCKS = "service-week.blocks.zst"
 MAPPING = "service-week.mapping.yaml"
@@ -41,8 +49,6 @@ MADE = (
 )
 """Every file the demo makes in its folder; nothing else is ever deleted there."""
 SQLITE_COMPANIONS = ("-wal", "-shm", "-journal")
-PLAIN_COLUMNS = 150
-"""Width of the output where there is no terminal to ask; fixed, so that the output is the same everywhere."""
 INTENTION = """\
   1. verify the recorded blocks and turn them into tables of one SQLite file
   2. ask the tables what an enterprise, its customers and an auditor would ask
@@ -55,19 +61,6 @@ Checked before a block counts: its number, the hashes that chain it to the one b
 and that its verdicts and writes give the commit hash that the peer recorded"""
 LENGTH_BYTES = 4
 """Recorded blocks stand in their file one after another, each after its length in big-endian order."""
-
-demo = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
-
-
-class DemoError(Exception):
-    """The demo cannot go on, or something was not as it should be; the text says what and where."""
-
-
-class Question(NamedTuple):
-    """One question: in words, and as one statement of SQLite."""
-
-    words: str
-    sql: str
 
 
 class Refusal(NamedTuple):
@@ -88,39 +81,6 @@ class Forgery(NamedTuple):
     asked: str
     change: str
     refusal: Refusal
-
-
-class Ended(NamedTuple):
-    """What a `kvr` command said."""
-
-    exit_status: int
-    output: str
-    errors: str
-
-
-@demo.command()
-def run(
-    directory: Annotated[
-        Path, typer.Option("--directory", metavar="FOLDER", help="Where to put everything; made afresh each time.")
-    ] = Path("demo-data"),
-) -> None:
-    """Replay a recorded week of customer service and look at it as tables; then forge it, and see it refused."""
-    try:
-        show_demo(directory, open_console())
-    except DemoError as error:
-        typer.echo(f"error[demo]: {error}", err=True)
-        raise typer.Exit(1) from error
-
-
-def open_console() -> Console:
-    """Give a console on standard output: colours and live progress on a terminal, elsewhere plain text."""
-    if isinstance(sys.stdout, TextIOWrapper):
-        sys.stdout.reconfigure(errors="replace")  # A terminal of another encoding shows "?" where it has no character.
-    # The file is named so that the console stays where it is while the output of a command is caught.
-    console = Console(file=sys.stdout, highlight=False, markup=False, emoji=False)
-    if not console.is_terminal:
-        console.width = PLAIN_COLUMNS
-    return console
 
 
 def show_demo(directory: Path, console: Console) -> None:
@@ -174,7 +134,9 @@ def make_folder(directory: Path) -> None:
                 )
         else:
             directory.mkdir()
-        marker.write_text("Made by `kvr demo`, which deletes the files it made here when it runs again.\n", "utf-8")
+        marker.write_text(
+            "Made by `kvr demo recorded`, which deletes the files it made here when it runs again.\n", "utf-8"
+        )
         for name in MADE:
             for suffix in ("", *SQLITE_COMPANIONS):
                 (directory / f"{name}{suffix}").unlink(missing_ok=True)
@@ -198,46 +160,6 @@ def replay_arguments(directory: Path, blocks: str, database: str, pin: str) -> t
     return ("sync", "replay", str(directory / blocks), *place, "--pin", pin, "--json")
 
 
-def run_kvr(console: Console, group: str, *arguments: str) -> Ended:
-    """Show a command and run it. Raises DemoError when it is not installed.
-
-    It runs in this process: starting Python and loading the libraries again would take longer than replaying the week.
-    """
-    say(console, f"$ {shlex.join(('kvr', group, *arguments))}", style="cyan")
-    output, errors = StringIO(), StringIO()
-    with console.status(f"kvr {group} is at work ..."), redirect_stdout(output), redirect_stderr(errors):
-        command = load_group(group)
-        try:
-            command(args=arguments, prog_name=f"kvr {group}")
-        except SystemExit as end:
-            status = end.code if isinstance(end.code, int) else int(end.code is not None)
-        else:
-            status = 0
-    return Ended(status, output.getvalue(), errors.getvalue())
-
-
-def load_group(group: str) -> typer.Typer:
-    """Load a group of commands; DemoError when it, or something it needs, is not installed."""
-    for entry_point in metadata.entry_points(group="kvr.commands", name=group):
-        try:
-            loaded: object = entry_point.load()
-        except ImportError as error:
-            raise DemoError(
-                f"kvr {group}: {error.name or 'a library'} is not installed; it comes with kvr-fabric[network,sync]"
-            ) from error
-        if isinstance(loaded, typer.Typer):
-            return loaded
-    raise DemoError(f"this installation has no command kvr {group}")
-
-
-def show_output(console: Console, ended: Ended) -> None:
-    """Show what a command printed; DemoError when it failed."""
-    if ended.exit_status != 0:
-        raise DemoError(f"the command failed: {one_line(ended.errors or ended.output)}")
-    for line in ended.output.splitlines():
-        say(console, line)
-
-
 def show_replay(console: Console, ended: Ended) -> None:
     """Show the summary of a run; DemoError when it failed, or did not rest on the pin."""
     report = json_object(ended.output)
@@ -253,76 +175,7 @@ def show_replay(console: Console, ended: Ended) -> None:
     say(console, f"{ABOUT_VERIFICATION} ({report['commit_hashes_verified']} compared).")
 
 
-def json_object(text: str) -> dict[str, Any]:
-    """Read the report of a command; empty when it is none."""
-    try:
-        value = json.loads(text)
-    except ValueError:
-        return {}
-    return value if isinstance(value, dict) else {}
-
-
-def describe_error(report: dict[str, Any], ended: Ended) -> str:
-    """Give the error of a command as it prints it for people."""
-    error = report.get("error")
-    if isinstance(error, dict):
-        return one_line(f"error[{error.get('code')}]: {error.get('message')}")
-    return one_line(ended.errors or ended.output) or f"exit status {ended.exit_status}"
-
-
 # Questions
-
-
-def question(name: str) -> Question:
-    """Read a question of `demo_data`."""
-    lines = (DATA / f"{name}.sql").read_text(encoding="utf-8").splitlines()
-    words = [line.removeprefix("-- ") for line in lines if line.startswith("-- ")]
-    return Question(" ".join(words), "\n".join(line for line in lines if not line.startswith("-- ")))
-
-
-def open_database(path: Path) -> sqlite3.Connection:
-    """Open a database for reading only; DemoError when it is not there."""
-    try:
-        connection = sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True)
-    except sqlite3.Error as error:
-        raise DemoError(f"{path} cannot be opened: {error}") from error
-    connection.row_factory = sqlite3.Row
-    return connection
-
-
-def read(connection: sqlite3.Connection, asked: Question, **parameters: str) -> list[sqlite3.Row]:
-    """Put a question to the tables. Raises DemoError when they cannot answer it."""
-    try:
-        return connection.execute(asked.sql, parameters).fetchall()
-    except sqlite3.Error as error:
-        raise DemoError(f"the tables cannot answer {asked.words!r}: {error}") from error
-
-
-def first(connection: sqlite3.Connection, name: str) -> sqlite3.Row:
-    """Give the first row of the answer to a question; DemoError when there is none."""
-    rows = read(connection, question(name))
-    if not rows:
-        raise DemoError(f"the tables have no answer to {question(name).words!r}")
-    return rows[0]
-
-
-def show(console: Console, connection: sqlite3.Connection, asked: Question, **parameters: str) -> list[sqlite3.Row]:
-    """Put a question to the tables and show it, its SQL and the rows, as they come."""
-    rows = read(connection, asked, **parameters)
-    say(console, f"\n{asked.words}", style="bold")
-    for line in (*asked.sql.splitlines(), *(f"-- :{name} = {value}" for name, value in parameters.items())):
-        say(console, f"  {line}", style="dim")
-    if not rows:
-        say(console, "  (no rows)")
-        return rows
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, header_style="bold")
-    for number, name in enumerate(rows[0].keys()):
-        numeric = all(isinstance(row[number], int | float | None) for row in rows)
-        table.add_column(Text(name), justify="right" if numeric else "left", overflow="fold")
-    for row in rows:
-        table.add_row(*(Text(shown(value)) for value in row))
-    console.print(table)
-    return rows
 
 
 def show_tables(console: Console, connection: sqlite3.Connection) -> None:
@@ -459,27 +312,3 @@ def show_next_commands(console: Console, directory: Path, key: str, pin: str) ->
     for words, command in commands.items():
         say(console, f"{words}")
         say(console, f"  {shlex.join(command)}", style="cyan")
-
-
-def heading(console: Console, text: str) -> None:
-    """Begin a part."""
-    say(console, f"\n=== {text}", style="bold green")
-
-
-def say(console: Console, line: str, *, style: str = "") -> None:
-    """Print a line as it is, never folded or cut, so that commands and SQL can be copied."""
-    console.print(Text(line, style=style), soft_wrap=True)
-
-
-def shown(value: object) -> str:
-    """Show a value of a row; text from the chain moves no cursor and changes no colour."""
-    if value is None:
-        return ""
-    if isinstance(value, bytes):
-        return f"{len(value)} bytes"
-    return "".join(character if character.isprintable() else "\N{REPLACEMENT CHARACTER}" for character in str(value))
-
-
-def one_line(text: str) -> str:
-    """Put an error of several lines on one."""
-    return shown(" ".join(text.split()))
