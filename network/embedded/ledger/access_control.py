@@ -6,17 +6,19 @@ overrule the defaults; what asks for the peer's own organisation cannot be overr
 
 from typing import Final
 
+from fabric_protos.common import policies_pb2
 from fabric_protos.msp import msp_principal_pb2
 from fabric_protos.peer import configuration_pb2
 
 from network.protocol.endorsement_policy import ChannelRules
 from network.protocol.errors import DecodeError, IdentityError, PolicyError
-from network.protocol.identity import decode_serialized_identity
+from network.protocol.identity import Identity, decode_serialized_identity
 from network.protocol.msp import CLASSIFICATION_ROLE, ChannelMsps, Principal, Role
-from network.protocol.policy import SignedData
+from network.protocol.policy import ImplicitMetaPolicy, SignedData, is_satisfied, verified_signatures
 from network.protocol.wire import parse
 
-APPLICATION: Final = "/Channel/Application/"
+CHANNEL: Final = "/Channel/"
+APPLICATION: Final = f"{CHANNEL}Application/"
 READERS: Final = f"{APPLICATION}Readers"
 WRITERS: Final = f"{APPLICATION}Writers"
 ADMINS: Final = "Admins"
@@ -61,40 +63,78 @@ class AccessError(Exception):
 def check_access(resource: str, signed: SignedData, rules: ChannelRules) -> None:
     """Check that the signer satisfies the policy of a resource of a channel; raises AccessError."""
     named = _acl(resource, rules)
-    path = named or CHANNEL_RESOURCES.get(resource)
+    if named is not None:
+        failed = f"failed evaluating policy on signed data during check policy [{named}]"
+        _evaluate(named, signed, rules, failed, missing=f"policy {named} not found")
+        return
+    path = CHANNEL_RESOURCES.get(resource)
     if path is None:
         raise AccessError(f"Unmapped policy for {resource}")
+    failed = (
+        f"Failed evaluating policy on signed data during check policy on channel [{rules.channel_id}] with policy "
+        f"[{path}]"
+    )
+    _evaluate(path, signed, rules, failed, missing=f"no such policy: '{path.removeprefix(CHANNEL)}'")
+
+
+def _evaluate(path: str, signed: SignedData, rules: ChannelRules, failed: str, *, missing: str) -> None:
+    policies = rules.trust.policies
+    if path not in policies.by_path:
+        raise AccessError(f"{failed}: [{missing}]")
     try:
-        rules.trust.policies.evaluate_signed_data(path, (signed,))
+        policies.evaluate_signed_data(path, (signed,))
     except PolicyError as error:
-        words = (
-            f"check policy [{path}]"
-            if named
-            else (f"check policy on channel [{rules.channel_id}] with policy [{path}]")
-        )
-        start = "failed" if named else "Failed"
-        raise AccessError(f"{start} evaluating policy on signed data during {words}: [{error}]") from error
+        raise AccessError(f"{failed}: [{_reason(path, signed, rules)}]") from error
+
+
+def _reason(path: str, signed: SignedData, rules: ChannelRules) -> str:
+    """Say why a policy of the channel is not satisfied (`common/policies/implicitmeta.go`, `common/cauthdsl`)."""
+    policy = rules.trust.policies.by_path[path]
+    if not isinstance(policy, ImplicitMetaPolicy):
+        return "signature set did not satisfy policy"
+    identities = [signature.identity for signature in verified_signatures((signed,), rules.msps)]
+    holding = sum(child is not None and is_satisfied(child, identities, rules.msps) for child in policy.children)
+    return (
+        f"implicit policy evaluation failed - {holding} sub-policies were satisfied, but this policy requires "
+        f"{policy.needed} of the '{_sub_policy(path, rules)}' sub-policies to be satisfied"
+    )
+
+
+def _sub_policy(path: str, rules: ChannelRules) -> str:
+    *groups, name = path.removeprefix(CHANNEL).split("/")
+    group = rules.configuration.root
+    for child in groups:
+        group = group.groups[child]
+    return str(parse(policies_pb2.ImplicitMetaPolicy, group.policies[name].value, "ImplicitMetaPolicy").sub_policy)
 
 
 def _acl(resource: str, rules: ChannelRules) -> str | None:
-    """Give the path of the policy that the channel names for a resource, None where it leaves the default."""
+    """Give the path of the policy that the channel names for a resource, None where it leaves the default.
+
+    Naming none at all leaves it too; what asks for the peer's own organisation is not the channel's to name.
+    """
+    if resource in LOCAL_RESOURCES:
+        return None
     application = rules.configuration.root.groups.get("Application")
     value = None if application is None else application.values.get("ACLs")
     if value is None:
         return None
     found = parse(configuration_pb2.ACLs, value.value, "ACLs").acls
-    if resource not in found:
+    reference: str = found[resource].policy_ref if resource in found else ""
+    if not reference:
         return None
-    reference: str = found[resource].policy_ref
     return reference if reference.startswith("/") else f"{APPLICATION}{reference}"
 
 
 def check_local_access(resource: str, signed: SignedData, msp_id: str, msps: ChannelMsps) -> None:
     """Check that the signer is of the peer's own organisation, and its admin where the resource asks for one.
 
+    Of the signer's role and signature, the signature is looked at last, as in Fabric. The resource of a channel, asked
+    for without a channel, is nobody's.
+
     `msps`: any with the peer's own. Raises AccessError.
     """
-    policy = LOCAL_RESOURCES.get(resource)
+    policy = LOCAL_RESOURCES.get(resource) or CHANNEL_RESOURCES.get(resource)
     if policy is None:
         raise AccessError(f"Unmapped policy for {resource}")
     during = f"during channelless check policy with policy [{policy}]"
@@ -104,15 +144,31 @@ def check_local_access(resource: str, signed: SignedData, msp_id: str, msps: Cha
         if serialized.msp_id != msp_id:
             raise AccessError(f"{unknown}: [expected MSP ID {msp_id}, received {serialized.msp_id}]")
         identity = msps.identity(serialized)
-        msps.verify_identity(identity)
     except (DecodeError, IdentityError) as error:
         raise AccessError(f"{unknown}: [{error}]") from error
-    role = Role.ADMIN if policy == ADMINS else Role.MEMBER
+    role = {ADMINS: Role.ADMIN, MEMBERS: Role.MEMBER}.get(policy)
+    if role is None:  # a channel's resource, asked for without a channel
+        raise AccessError(
+            f"Failed getting local MSP principal {during}: [MSP Principal role [{policy}] not recognized]"
+        )
     principal = msp_principal_pb2.MSPRole(msp_identifier=msp_id, role=int(role)).SerializeToString()
     if not msps.satisfies_principal(identity, Principal(CLASSIFICATION_ROLE, principal)):
         raise AccessError(
-            f"Failed verifying that proposal's creator satisfies local MSP principal {during}: [The identity is not an "
-            f"admin under this MSP [{msp_id}]: The identity does not contain OU [ADMIN], MSP: [{msp_id}]]"
+            f"Failed verifying that proposal's creator satisfies local MSP principal {during}: "
+            f"[{_role_defect(identity, role, msps)}]"
         )
     if not identity.has_signed(signed.data, signed.signature):
-        raise AccessError(f"Failed verifying proposal signature {during}: [The signature is invalid]")
+        raise AccessError("The signature is invalid")
+
+
+def _role_defect(identity: Identity, role: Role, msps: ChannelMsps) -> str:
+    """Say why an identity does not have a role: it is not valid, or it is no admin."""
+    msp_id = identity.msp_id
+    try:
+        msps.verify_identity(identity)
+    except IdentityError as error:
+        return f"The identity is not valid under this MSP [{msp_id}]: {error}" if role == Role.ADMIN else str(error)
+    return (
+        f"The identity is not an admin under this MSP [{msp_id}]: The identity does not contain OU [ADMIN], MSP: "
+        f"[{msp_id}]"
+    )

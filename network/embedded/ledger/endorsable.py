@@ -30,7 +30,8 @@ class EndorsableChaincode(NamedTuple):
 def endorsable_chaincode(channel: PeerChannel, chaincode: str, packages: PackageStore) -> EndorsableChaincode:
     """Give what is needed to run a chaincode; raises NotEndorsableError."""
     failed = (
-        f"make sure the chaincode {chaincode} has been successfully defined on channel {channel.channel_id} and try"
+        f"make sure the chaincode {chaincode} has been successfully defined on channel {channel.channel_id} and try "
+        "again"
     )
     try:
         definition = channel.definition(chaincode)

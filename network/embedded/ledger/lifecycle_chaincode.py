@@ -4,6 +4,7 @@ Rules: `core/chaincode/lifecycle/{scc,lifecycle}.go`. What makes an approval or 
 is `network.protocol.lifecycle`; here it is read from, and written to, a simulation.
 """
 
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Final, TypeVar
@@ -19,6 +20,7 @@ from network.protocol.collection import implicit_collection_name
 from network.protocol.endorsement_policy import ChannelRules
 from network.protocol.errors import DecodeError, DefinitionError, NotDefinedError, PackageError
 from network.protocol.lifecycle import (
+    DEFAULT_POLICY,
     Approval,
     ChaincodeDefinition,
     Reader,
@@ -44,6 +46,11 @@ OK: Final = 200
 NOT_FOUND: Final = 404
 FAILED: Final = 500
 FUNCTION_AND_ARGUMENT: Final = 2
+CAPABILITIES: Final = frozenset(("V2_0", "V2_5"))
+"""A channel's applications have one of these, or nothing of this (`common/capabilities/application.go`)."""
+
+_RECEIVER: Final = "*lifecycle.Invocation"
+_APPROVAL_NAME: Final = re.compile(r"(?P<chaincode>[^#]*)#(?P<sequence>[0-9]{1,18})")
 
 M = TypeVar("M", bound=Message)
 Check = Callable[[str], None]
@@ -71,13 +78,20 @@ def invoke(arguments: tuple[bytes, ...], call: LifecycleCall) -> Response:
     if len(arguments) != FUNCTION_AND_ARGUMENT:
         return _failed(f"lifecycle scc operations require exactly two arguments but received {len(arguments)}")
     name = arguments[0].decode("utf-8", "replace")
+    if call.rules is not None and not call.rules.configuration.application_capabilities & CAPABILITIES:
+        return _failed(
+            f"cannot use new lifecycle for channel '{call.rules.channel_id}' as it does not have the required "
+            "capabilities enabled"
+        )
     try:
         call.check(f"{LIFECYCLE_NAMESPACE}/{name}")
     except AccessError as error:
         return _failed(f"Failed to authorize invocation due to failed ACL check: {error}")
     function = _FUNCTIONS.get(name)
     if function is None:
-        return _failed(f"failed to invoke backing implementation of '{name}': unknown function")
+        return _failed(
+            f"failed to invoke backing implementation of '{name}': receiver {_RECEIVER}.{name} does not exist"
+        )
     try:
         result = function(call, arguments[1])
     except NotDefinedError as error:
@@ -96,20 +110,8 @@ def _failed(message: str) -> Response:
 
 def _install(call: LifecycleCall, content: bytes) -> lifecycle_pb2.InstallChaincodeResult:
     arguments = _parse(lifecycle_pb2.InstallChaincodeArgs, content)
-    try:
-        installed = call.packages.install(arguments.chaincode_install_package)
-    except PackageError as error:
-        raise PackageError(_install_text(error)) from error
+    installed = call.packages.install(arguments.chaincode_install_package)
     return lifecycle_pb2.InstallChaincodeResult(package_id=installed.package_id, label=installed.label)
-
-
-def _install_text(error: PackageError) -> str:
-    text = str(error)
-    return (
-        text
-        if text.startswith(("chaincode already", "could not build"))
-        else (f"could not parse as a chaincode install package: {text}")
-    )
 
 
 def _query_installed(call: LifecycleCall, content: bytes) -> lifecycle_pb2.QueryInstalledChaincodeResult:
@@ -153,9 +155,7 @@ def _get_package(call: LifecycleCall, content: bytes) -> lifecycle_pb2.GetInstal
     package_id = _parse(lifecycle_pb2.GetInstalledChaincodePackageArgs, content).package_id
     package = call.packages.content(package_id)
     if package is None:
-        raise PackageError(
-            f"could not load chaincode install package: chaincode install package '{package_id}' not found"
-        )
+        raise PackageError(f"could not load cc install package: chaincode install package '{package_id}' not found")
     return lifecycle_pb2.GetInstalledChaincodePackageResult(chaincode_install_package=package)
 
 
@@ -168,7 +168,7 @@ def _approve(call: LifecycleCall, content: bytes) -> lifecycle_pb2.ApproveChainc
     definition = _definition(arguments)
     _check_definition(arguments.name, definition, simulation, rules)
     package_id = arguments.source.local_package.package_id
-    approval = Approval(with_defaults(definition), package_id)
+    approval = Approval(_with_defaults(definition, rules), package_id)
     own = implicit_collection_name(call.msp_id)
     for key, value in approval_writes(arguments.name, approval, _public(simulation), _private(simulation, own)).items():
         simulation.put_private(LIFECYCLE_NAMESPACE, own, key, value or b"")
@@ -179,8 +179,10 @@ def _query_approved(call: LifecycleCall, content: bytes) -> lifecycle_pb2.QueryA
     arguments = _parse(lifecycle_pb2.QueryApprovedChaincodeDefinitionArgs, content)
     simulation, _ = _on_channel(call)
     own = _private(simulation, implicit_collection_name(call.msp_id))
-    committed = read_sequence(arguments.name, _public(simulation))
-    wanted = [arguments.sequence] if arguments.sequence else [committed + 1, committed]
+    wanted = [arguments.sequence]
+    if not arguments.sequence:
+        committed = read_sequence(arguments.name, _public(simulation))
+        wanted = [committed + 1, committed]
     for sequence in wanted:
         approval = read_approval(arguments.name, sequence, own)
         if approval is not None:
@@ -203,14 +205,21 @@ def _query_all_approved(call: LifecycleCall, content: bytes) -> lifecycle_pb2.Qu
     kinds = lifecycle_pb2.QueryApprovedChaincodeDefinitionsResult
     result = kinds()
     while (row := cursor.fetch()) is not None:
-        named = chaincode_of_metadata_key(row[0]) or ""
-        name, _, sequence = named.rpartition("#")
-        approval = read_approval(name, int(sequence), _private(simulation, collection))
+        name, sequence = _approval_of_key(row[0])
+        approval = read_approval(name, sequence, _private(simulation, collection))
         if approval is not None:
             entry = kinds.ApprovedChaincodeDefinition(name=name, **_fields(approval.definition))
             entry.source.CopyFrom(_source(approval))
             result.approved_chaincode_definitions.append(entry)
     return result
+
+
+def _approval_of_key(key: str) -> tuple[str, int]:
+    named = chaincode_of_metadata_key(key) or ""
+    found = _APPROVAL_NAME.fullmatch(named)
+    if found is None:  # written by a transaction that was endorsed against these rules
+        raise DefinitionError(f"could not extract chaincode name and sequence number from metadata: {named}")
+    return found["chaincode"], int(found["sequence"])
 
 
 def _source(approval: Approval) -> lifecycle_pb2.ChaincodeSource:
@@ -226,7 +235,7 @@ def _source(approval: Approval) -> lifecycle_pb2.ChaincodeSource:
 def _check_commit_readiness(call: LifecycleCall, content: bytes) -> lifecycle_pb2.CheckCommitReadinessResult:
     arguments = _parse(lifecycle_pb2.CheckCommitReadinessArgs, content)
     simulation, rules = _on_channel(call)
-    definition = with_defaults(_definition(arguments))
+    definition = _with_defaults(_definition(arguments), rules)
     mismatches = check_readiness(arguments.name, definition, _public(simulation), _hashes(simulation, rules))
     kinds = lifecycle_pb2.CheckCommitReadinessResult
     return kinds(
@@ -240,9 +249,9 @@ def _commit(call: LifecycleCall, content: bytes) -> lifecycle_pb2.CommitChaincod
     simulation, rules = _on_channel(call)
     definition = _definition(arguments)
     _check_definition(arguments.name, definition, simulation, rules)
-    writes = definition_writes(
-        arguments.name, with_defaults(definition), call.msp_id, _public(simulation), _hashes(simulation, rules)
-    )
+    definition = _with_defaults(definition, rules)
+    hashes = _hashes(simulation, rules)
+    writes = definition_writes(arguments.name, definition, call.msp_id, _public(simulation), hashes)
     for key, value in writes.items():
         simulation.put_state(LIFECYCLE_NAMESPACE, key, value or b"")
     return lifecycle_pb2.CommitChaincodeDefinitionResult()
@@ -307,6 +316,16 @@ def _check_definition(name: str, definition: ChaincodeDefinition, simulation: Si
         raise DefinitionError(f"error validating chaincode definition: {error}") from error
 
 
+def _with_defaults(definition: ChaincodeDefinition, rules: ChannelRules) -> ChaincodeDefinition:
+    if not definition.validation_parameter and DEFAULT_POLICY not in rules.trust.policies.by_path:
+        channel = rules.channel_id
+        raise DefinitionError(
+            f"could not set defaults for chaincode definition in channel {channel}: policy '{DEFAULT_POLICY}' must be "
+            f"defined for channel '{channel}' before chaincode operations can be attempted"
+        )
+    return with_defaults(definition)
+
+
 def _definition(
     arguments: "lifecycle_pb2.ApproveChaincodeDefinitionForMyOrgArgs | lifecycle_pb2.CommitChaincodeDefinitionArgs",
 ) -> ChaincodeDefinition:
@@ -325,22 +344,24 @@ def _definition(
 
 
 def _fields(definition: ChaincodeDefinition) -> dict[str, object]:
-    fields: dict[str, object] = {
+    return {
         "sequence": definition.sequence,
         "version": definition.version,
         "endorsement_plugin": definition.endorsement_plugin,
         "validation_plugin": definition.validation_plugin,
         "validation_parameter": definition.validation_parameter,
         "init_required": definition.init_required,
+        # There without any collections too, as it is kept: clients show it as an empty object.
+        "collections": parse(collection_pb2.CollectionConfigPackage, definition.collections, "CollectionConfigPackage"),
     }
-    if definition.collections:
-        package = parse(collection_pb2.CollectionConfigPackage, definition.collections, "CollectionConfigPackage")
-        fields["collections"] = package
-    return fields
 
 
 def _parse(kind: type[M], content: bytes) -> M:
-    return parse(kind, content, kind.DESCRIPTOR.name)
+    name = kind.DESCRIPTOR.name
+    try:
+        return parse(kind, content, name)
+    except DecodeError as error:
+        raise DecodeError(f"could not decode input arg for {_RECEIVER}.{name.removesuffix('Args')}: {error}") from error
 
 
 _FUNCTIONS: Final[Mapping[str, Callable[[LifecycleCall, bytes], Message]]] = {

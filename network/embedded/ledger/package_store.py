@@ -3,11 +3,22 @@
 from pathlib import Path
 from typing import Final, NamedTuple
 
+from network.errors import LedgerError
 from network.protocol.errors import PackageError
-from network.protocol.package import CONNECTION_FILE, SERVICE_TYPE, package_id, read_code, read_package
+from network.protocol.package import (
+    CONNECTION_FILE,
+    SERVICE_TYPE,
+    Package,
+    check_code,
+    package_id,
+    read_code,
+    read_package,
+)
 from network.running.atomic_file import write_file
 
 SUFFIX: Final = ".tar.gz"
+MAX_FILE_NAME: Final = 240
+"""Characters: file systems take 255, and while a file is written its name is longer."""
 
 
 class InstalledPackage(NamedTuple):
@@ -18,16 +29,14 @@ class InstalledPackage(NamedTuple):
 
 
 class PackageStore:
-    """The packages of one peer, kept in a folder."""
+    """The packages of one peer, kept in a folder; raises LedgerError for a file in it that is no installed package."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._connections: dict[str, bytes] = {}
         if folder.is_dir():
             for path in folder.glob(f"*{SUFFIX}"):
-                package = read_package(path.read_bytes())
-                name = package_id(package.metadata.label, path.read_bytes())
-                self._connections[name] = read_code(package.code)[CONNECTION_FILE]
+                self._open(path)
 
     @property
     def count(self) -> int:
@@ -36,20 +45,22 @@ class PackageStore:
 
     def install(self, content: bytes) -> InstalledPackage:
         """Keep a package; raises PackageError for one that is none, or installed, or of a type that is not run here."""
-        package = read_package(content)
+        try:
+            package = read_package(content)
+            check_code(package.code)
+        except PackageError as error:
+            raise PackageError(f"could not parse as a chaincode install package: {error}") from error
         name = package_id(package.metadata.label, content)
         if name in self._connections:
             raise PackageError(f"chaincode already successfully installed (package ID '{name}')")
-        if package.metadata.chaincode_type != SERVICE_TYPE:
-            kind = package.metadata.chaincode_type
-            raise PackageError(
-                f"could not build chaincode: the embedded network runs chaincode of type '{SERVICE_TYPE}', not '{kind}'"
-            )
-        files = read_code(package.code)
-        if CONNECTION_FILE not in files:
-            raise PackageError(f"could not build chaincode: {CONNECTION_FILE} not found")
+        if len(self._path(name).name) > MAX_FILE_NAME:
+            raise PackageError("could not save cc install package: the label is too long for the name of a file")
+        try:
+            connection = _connection(package)
+        except PackageError as error:
+            raise PackageError(f"could not build chaincode: {error}") from error
         write_file(self._path(name), content, mode=0o600)
-        self._connections[name] = files[CONNECTION_FILE]
+        self._connections[name] = connection
         return InstalledPackage(name, package.metadata.label)
 
     def installed(self) -> list[InstalledPackage]:
@@ -68,6 +79,29 @@ class PackageStore:
         """Give the connection file of a package: where its chaincode listens."""
         return self._connections.get(name)
 
+    def _open(self, path: Path) -> None:
+        content = path.read_bytes()
+        try:
+            package = read_package(content)
+            connection = _connection(package)
+        except PackageError as error:
+            raise LedgerError(f"{path}: {error}") from error
+        name = package_id(package.metadata.label, content)
+        if self._path(name) != path:
+            raise LedgerError(f"{path}: holds another package than its name says")
+        self._connections[name] = connection
+
     def _path(self, name: str) -> Path:
         label, _, digest = name.rpartition(":")
         return self._folder / f"{label}.{digest}{SUFFIX}"
+
+
+def _connection(package: Package) -> bytes:
+    """Give where the chaincode of a package listens; raises PackageError for any that is no server of its own."""
+    kind = package.metadata.chaincode_type
+    if kind != SERVICE_TYPE:
+        raise PackageError(f"the embedded network runs chaincode of type '{SERVICE_TYPE}', not '{kind}'")
+    found = read_code(package.code).get(CONNECTION_FILE)
+    if found is None:
+        raise PackageError(f"{CONNECTION_FILE} not found")
+    return found

@@ -46,10 +46,11 @@ def query_ledger(arguments: tuple[bytes, ...], channels: Channels, signed: Signe
         check_access(f"qscc/{function}", signed, channel.rules)
     except AccessError as error:
         return _failed(f"access denied for [{function}][{channel_id}]: [{error}]")
+    answer = _LEDGER_FUNCTIONS.get(function)
+    if answer is None:  # a channel can name a policy for it all the same
+        return _failed(f"Requested function {function} not found.")
     try:
-        return Response(
-            OK, "", _LEDGER_FUNCTIONS[function](channel, arguments[2] if len(arguments) > 2 else b"")
-        )  # checked above
+        return Response(OK, "", answer(channel, b"" if function == CHANNEL_INFO else arguments[2]))
     except _QueryError as error:
         return _failed(str(error))
 
@@ -64,15 +65,23 @@ def _chain_info(channel: PeerChannel, argument: bytes) -> bytes:
 
 
 def _block_by_number(channel: PeerChannel, argument: bytes) -> bytes:
-    text = argument.decode("utf-8", "replace")
-    if not (text.isascii() and text.isdigit() and int(text) <= NEWEST):
-        raise _QueryError(
-            f'Failed to parse block number with error strconv.ParseUint: parsing "{text}": invalid syntax'
-        )
-    number = channel.height - 1 if int(text) == NEWEST else int(text)
+    number = _parse_number(argument.decode("utf-8", "replace"))
+    if number == NEWEST:
+        number = channel.height - 1
     if number >= channel.height:
         raise _QueryError(f"Failed to get block number {number}, error no such block number [{number}] in index")
     return channel.files.content(number)
+
+
+def _parse_number(text: str) -> int:
+    digits = text.lstrip("0")
+    if not (text.isascii() and text.isdigit()):
+        defect = "invalid syntax"
+    elif len(digits) > len(str(NEWEST)) or int(digits or "0") > NEWEST:
+        defect = "value out of range"
+    else:
+        return int(digits or "0")
+    raise _QueryError(f'Failed to parse block number with error strconv.ParseUint: parsing "{text}": {defect}')
 
 
 def _block_by_hash(channel: PeerChannel, argument: bytes) -> bytes:
@@ -121,27 +130,34 @@ def query_configuration(
         return _failed("Incorrect number of arguments, 0")
     function = arguments[0].decode("utf-8", "replace")
     if function == "GetChannels":
-        try:
-            authorize("cscc/GetChannels")
-        except AccessError as error:
-            return _failed(f"access denied for [GetChannels]: {error}")
-        answer = query_pb2.ChannelQueryResponse(
-            channels=[query_pb2.ChannelInfo(channel_id=channel_id) for channel_id in channels]
-        )
-        return Response(OK, "", bytes(answer.SerializeToString()))
+        return _channels(channels, authorize)
+    if len(arguments) < len(("function", "argument")):
+        return _failed(f"Incorrect number of arguments, {len(arguments)}")
     if function not in ("GetConfigBlock", "GetChannelConfig"):
         return _failed(f"Requested function {function} not found.")
-    channel_id = arguments[1].decode("utf-8", "replace") if len(arguments) > 1 else ""
+    channel_id = arguments[1].decode("utf-8", "replace")
+    if function == "GetChannelConfig" and not channel_id:
+        return _failed("empty channel name provided")
+    denied = f"access denied for [{function}][{channel_id}]"
     channel = channels.get(channel_id)
     if channel is None:
-        return _failed(
-            f"access denied for [{function}][{channel_id}]: [Failed to get policy manager for channel [{channel_id}]]"
-        )
+        return _failed(f"{denied}: Failed to get policy manager for channel [{channel_id}]")
     try:
         check_access(f"cscc/{function}", signed, channel.rules)
     except AccessError as error:
-        return _failed(f"access denied for [{function}][{channel_id}]: [{error}]")
+        return _failed(f"{denied}: {error}")
     return Response(OK, "", _config_block(channel) if function == "GetConfigBlock" else _channel_config(channel))
+
+
+def _channels(channels: Channels, authorize: Callable[[str], None]) -> Response:
+    try:
+        authorize("cscc/GetChannels")
+    except AccessError as error:
+        return _failed(f"access denied for [GetChannels]: {error}")
+    answer = query_pb2.ChannelQueryResponse(
+        channels=[query_pb2.ChannelInfo(channel_id=channel_id) for channel_id in channels]
+    )
+    return Response(OK, "", bytes(answer.SerializeToString()))
 
 
 def _config_block(channel: PeerChannel) -> bytes:
