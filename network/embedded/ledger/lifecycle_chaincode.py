@@ -49,6 +49,7 @@ FUNCTION_AND_ARGUMENT: Final = 2
 CAPABILITIES: Final = frozenset(("V2_0", "V2_5"))
 """A channel's applications have one of these, or nothing of this (`common/capabilities/application.go`)."""
 
+LEGACY_NAMESPACE: Final = "lscc"
 _RECEIVER: Final = "*lifecycle.Invocation"
 _APPROVAL_NAME: Final = re.compile(r"(?P<chaincode>[^#]*)#(?P<sequence>[0-9]{1,18})")
 
@@ -311,6 +312,9 @@ def _hashes(simulation: Simulation, rules: ChannelRules) -> dict[str, Reader]:
 def _check_definition(name: str, definition: ChaincodeDefinition, simulation: Simulation, rules: ChannelRules) -> None:
     try:
         committed = read_definition(name, _public(simulation))
+        if committed is None:
+            # Real peers look among the chaincodes of Fabric 1 then, in vain, and all endorsers must read alike.
+            simulation.get_state(LEGACY_NAMESPACE, name)
         check_definition(name, definition, committed, rules.msps)
     except DefinitionError as error:
         raise DefinitionError(f"error validating chaincode definition: {error}") from error
