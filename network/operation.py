@@ -7,7 +7,6 @@ interrupted, and whenever, the next command finds what is left of it.
 import asyncio
 import os
 import signal
-import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -19,7 +18,8 @@ from typing import Final, NamedTuple
 from network.chaincode_process import start_chaincodes
 from network.creation import CreatedNetwork, create_network, destroy_files, read_network
 from network.deployment import deploy
-from network.embedded.process import PROCESS_NAME, write_nodes
+from network.embedded.nodes import PROCESS_NAME
+from network.embedded.start import start_process
 from network.errors import NetworkError, ProcessStartError
 from network.native.binary import find_binaries
 from network.native.nodes import join_channels, start_nodes
@@ -62,7 +62,7 @@ def up(root: NetworkRoot, topology_file: Path | None, kind: NetworkKind, progres
             check_free(network.state.ports, _uses_of(network, missing))
             progress(f"{kind.value} network: starting {len(missing)} of {len(_process_names(network))} processes")
             if binaries is None:
-                _start_embedded(network, table)
+                start_process(network, table)
             else:
                 start_nodes(network, binaries, table)
             start_chaincodes(network, table)
@@ -100,13 +100,6 @@ def log_files(root: NetworkRoot) -> dict[str, Path]:
 
 def _table(root: NetworkRoot) -> ProcessTable:
     return ProcessTable(root.processes, read_network(root).state.network_id)
-
-
-def _start_embedded(network: CreatedNetwork, table: ProcessTable) -> None:
-    write_nodes(network)
-    if table.recorded(PROCESS_NAME) is None:
-        arguments = [sys.executable, "-P", "-m", "network.embedded.process", str(network.root.path)]
-        table.start(PROCESS_NAME, arguments, environment={}, folder=network.root.path)
 
 
 def _process_names(network: CreatedNetwork) -> list[str]:

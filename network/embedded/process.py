@@ -6,7 +6,6 @@ What the nodes are is in `ROOT/embedded/nodes.json`; which chaincodes there are,
 """
 
 import asyncio
-import json
 import logging
 import os
 import secrets
@@ -14,70 +13,27 @@ import signal
 import sys
 from pathlib import Path
 from random import Random
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from fabric_protos.common import common_pb2
 
 from gateway.client.identity import SigningIdentity
-from network.creation import CreatedNetwork
 from network.embedded.ledger.clock import SystemClock
 from network.embedded.ledger.network import EmbeddedLedger
 from network.embedded.ledger.ordering import Orderer
 from network.embedded.ledger.package_store import PackageStore
 from network.embedded.ledger.peer import Node, Peer
+from network.embedded.nodes import NodeEntry, Nodes, read_nodes
 from network.embedded.services.contract_runner import ServedContracts
 from network.embedded.services.node_server import ServerTls, serve_orderer, serve_peer, stop_servers
 from network.errors import NetworkError
 from network.running.atomic_file import write_file
 
-PROCESS_NAME = "embedded"
 SEED_VARIABLE = "KVR_NETWORK_SEED"
 """Seeds the small differences between peers; without it they come from chance."""
-NODES_FILE = "nodes.json"
 READY_FILE = "ready"
 
 logger = logging.getLogger("network.embedded")
-
-
-class NodeEntry(NamedTuple):
-    """One node as the process is told of it; paths are text."""
-
-    name: str
-    msp_id: str
-    address: str
-    msp: str
-    tls_certificate: str
-    tls_key: str
-    channels: list[str]
-    is_orderer: bool
-
-
-def write_nodes(network: CreatedNetwork) -> None:
-    """Write what the process needs to know of its nodes."""
-    nodes = []
-    for organization in network.topology.all_organizations:
-        for node in organization.nodes:
-            tls = network.credentials.node_tls(organization.msp_id, node.name)
-            channels = [
-                channel.name
-                for channel in network.topology.channels
-                if organization.is_orderer or organization.msp_id in channel.members
-            ]
-            msp = network.credentials.node_msp(organization.msp_id, node.name)
-            entry = NodeEntry(
-                node.name,
-                organization.msp_id,
-                network.address(node.name),
-                str(msp),
-                str(tls.certificate),
-                str(tls.key),
-                channels,
-                organization.is_orderer,
-            )
-            nodes.append(entry._asdict())
-    genesis = {channel.name: str(network.root.genesis_block(channel.name)) for channel in network.topology.channels}
-    content = {"nodes": nodes, "genesis_blocks": genesis}
-    write_file(network.root.embedded / NODES_FILE, json.dumps(content, indent=1).encode())
 
 
 class _Opened(NamedTuple):
@@ -88,10 +44,10 @@ class _Opened(NamedTuple):
     tls: dict[str, ServerTls]
 
 
-def _open(folder: Path, content: dict[str, Any], nodes: list[NodeEntry], chance: Random) -> _Opened:
+def _open(folder: Path, nodes: Nodes, chance: Random) -> _Opened:
     ledger = EmbeddedLedger(SystemClock(), chance)
     runners = []
-    for entry in nodes:
+    for entry in nodes.entries:
         identity = SigningIdentity.from_msp_folder(entry.msp_id, Path(entry.msp))
         if entry.is_orderer:
             ledger.orderers.append(Orderer(entry.name, identity, folder / entry.name))
@@ -108,13 +64,13 @@ def _open(folder: Path, content: dict[str, Any], nodes: list[NodeEntry], chance:
                 clock=ledger.clock,
             )
         )
-    for channel_id, genesis in content["genesis_blocks"].items():
-        members = {entry.name for entry in nodes if channel_id in entry.channels}
+    for channel_id, genesis in nodes.genesis_blocks.items():
+        members = {entry.name for entry in nodes.entries if channel_id in entry.channels}
         block = common_pb2.Block.FromString(Path(genesis).read_bytes())
         ledger.open_channel(channel_id, block, [peer for peer in ledger.peers if peer.node.name in members])
     tls = {
         entry.name: ServerTls(Path(entry.tls_certificate).read_bytes(), Path(entry.tls_key).read_bytes())
-        for entry in nodes
+        for entry in nodes.entries
     }
     return _Opened(ledger, runners, tls)
 
@@ -125,13 +81,12 @@ async def run(folder: Path) -> None:
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stopping.set)
-    content: dict[str, Any] = json.loads((folder / NODES_FILE).read_bytes())
-    nodes = [NodeEntry(**entry) for entry in content["nodes"]]
+    nodes = read_nodes(folder)
     seed = os.environ.get(SEED_VARIABLE)
     chance = Random(secrets.randbits(64) if seed is None else seed)  # noqa: S311  # no secret depends on it
-    opened = _open(folder, content, nodes, chance)
+    opened = _open(folder, nodes, chance)
     try:
-        await _serve(folder, opened, nodes, chance, stopping)
+        await _serve(folder, opened, nodes.entries, chance, stopping)
     finally:
         for runner in opened.runners:
             await runner.close()
