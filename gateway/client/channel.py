@@ -17,6 +17,8 @@ from gateway.client.errors import CredentialError, DialError
 MAX_MESSAGE_BYTES: Final = 100 * 1024 * 1024
 KEEPALIVE_MILLISECONDS: Final = 75_000
 KEEPALIVE_TIMEOUT_MILLISECONDS: Final = 20_000
+FIRST_RECONNECT_MILLISECONDS: Final = 100
+LONGEST_RECONNECT_MILLISECONDS: Final = 10_000
 DIAL_SECONDS: Final = 10.0
 
 
@@ -56,6 +58,8 @@ class NodeChannel:
             ("grpc.keepalive_timeout_ms", KEEPALIVE_TIMEOUT_MILLISECONDS),
             ("grpc.keepalive_permit_without_calls", 1),
             ("grpc.http2.max_pings_without_data", 0),
+            ("grpc.initial_reconnect_backoff_ms", FIRST_RECONNECT_MILLISECONDS),
+            ("grpc.max_reconnect_backoff_ms", LONGEST_RECONNECT_MILLISECONDS),
             ("grpc.enable_retries", 0),  # a call is repeated by who knows what it does, never below
         ]
         if endpoint.server_name:
