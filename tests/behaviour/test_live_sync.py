@@ -254,6 +254,7 @@ def test_follow_waits_for_a_peer_that_is_not_there_yet_and_can_be_stopped(sqlite
         process.send_signal(signal.SIGTERM)
 
         assert process.wait(20) == 0, log.read_text()
+    assert "run_failed" not in log.read_text()
 
 
 def test_a_bad_block_ends_follow_with_its_error(sqlite_url: str, tmp_path: Path) -> None:

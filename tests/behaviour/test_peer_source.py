@@ -165,6 +165,31 @@ def test_a_peer_that_is_behind_yields_nothing() -> None:
         assert list(source.blocks(30)) == []
 
 
+@pytest.mark.parametrize("follow", [False, True])
+def test_a_peer_that_is_behind_is_left_for_one_that_is_not(*, follow: bool) -> None:
+    with recorded_peer(CHAIN[:10]) as behind, recorded_peer(CHAIN) as peer:
+        with source_on(behind, peer, follow=follow) as source:
+            assert next(source.blocks(30)).content == CHAIN[30]
+
+        assert (behind.asked, peer.asked) == ([], [("Deliver", 30)])
+
+
+def test_a_peer_that_is_behind_is_no_end_for_who_knows_of_more() -> None:
+    with recorded_peer(CHAIN) as peer, recorded_peer(CHAIN[:3]) as behind, source_on(peer, behind) as source:
+        peer.faults.append(Fault(5, "cut"))
+
+        assert contents(list(source.blocks(0))) == list(CHAIN)
+
+
+def test_a_follower_that_catches_up_is_not_waiting() -> None:
+    patience = Patience(idle_seconds=5, held_bytes=1)
+    with recorded_peer(CHAIN) as peer, source_on(peer, follow=True, patience=patience) as source:
+        blocks = source.blocks(0)
+        waiting = [source.is_waiting() for _ in zip(range(len(CHAIN)), blocks, strict=False)]
+
+    assert waiting == [False] * (len(CHAIN) - 1) + [True]
+
+
 def test_a_follower_gets_new_blocks_and_ends_when_told() -> None:
     with recorded_peer(CHAIN[:10]) as peer, source_on(peer, follow=True) as source:
         blocks = source.blocks(8)
@@ -208,8 +233,10 @@ def test_no_more_is_read_ahead_than_was_said() -> None:
         first = next(blocks)
         reading = source._reading  # noqa: SLF001
         assert reading is not None
-        wait_until(lambda: reading._reader._held > len(CHAIN[1]) // 2, "blocks are held")  # noqa: SLF001
-        assert reading._reader._held <= patience.held_bytes  # noqa: SLF001
+        reader = reading._reader  # noqa: SLF001
+        # What was sent and not taken into the queue shows that the reader waits for room.
+        wait_until(lambda: len(peer.sent) > reader._next > 1, "the reader waits", seconds=5)  # noqa: SLF001
+        assert reader._held <= patience.held_bytes  # noqa: SLF001
 
         assert contents([first, *blocks]) == list(CHAIN)
 

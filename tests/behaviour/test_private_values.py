@@ -281,6 +281,18 @@ def test_a_moved_version_lives_longer(*, at_once: bool, sqlite_url: str, tmp_pat
     assert private_rows(sqlite_url) == {("secrets", b"a"): (b"one", number, 0, number + 3)}
 
 
+def test_a_value_after_a_moved_version_has_its_own(sqlite_url: str, tmp_path: Path) -> None:
+    chain = Chain(block_to_live=9)
+    chain.write(secret("a", b"one"))
+    bring(tmp_path, sqlite_url, chain.blocks, chain.private)
+    chain.write(set_metadata("a", {"VALIDATION_PARAMETER": b"policy"}, collection="secrets"))
+    number = chain.write(secret("a", b"two"))
+
+    bring(tmp_path, sqlite_url, chain.blocks, chain.private)
+
+    assert private_rows(sqlite_url) == {("secrets", b"a"): (b"two", number, 0, number + 10)}
+
+
 @pytest.mark.parametrize("at_once", [True, False])
 def test_a_member_that_joins_misses_what_it_was_not_there_for(
     *, at_once: bool, database_url: str, tmp_path: Path

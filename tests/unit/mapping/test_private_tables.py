@@ -7,7 +7,7 @@ from kvr_sync.mapping.definition import Mapping, to_json
 from kvr_sync.mapping.map import map_block
 from kvr_sync.mapping.validation import from_json, read_mapping
 from kvr_sync.model import Effect, LedgerKey, PrivateChange, PrivateChanges, RowBatch
-from tests.support.mapped_block import composite, replayed
+from tests.support.mapped_block import composite, replayed, write
 
 TEXT = """\
 kvr_mapping: 1
@@ -88,6 +88,12 @@ def test_simple_keys_are_selected_by_prefix() -> None:
     batch = mapped(change(b"note1", b"text"), change(b"other", b"text"), change(b"\x00", b"text"))
 
     assert [(row.table, row.values) for row in batch.mapped] == [(1, ("text",))]
+
+
+def test_public_keys_of_the_same_name_feed_no_private_table() -> None:
+    public = replayed(write(PROFILE, b'{"name": "Zoe"}', namespace="service"))
+
+    assert map_block(public, mapping(), PrivateChanges((), ())).mapped == ()
 
 
 def test_a_collection_that_no_table_reads_is_passed_over() -> None:
