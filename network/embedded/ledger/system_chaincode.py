@@ -162,8 +162,7 @@ def _channels(channels: Channels, authorize: Callable[[str], None]) -> Response:
 
 def _config_block(channel: PeerChannel) -> bytes:
     last = channel.files.block(channel.height - 1)
-    number = last_config_index(tuple(last.metadata.metadata)) if last.header.number else 0
-    return channel.files.content(number)
+    return channel.files.content(last_config_index(tuple(last.metadata.metadata)))
 
 
 def _channel_config(channel: PeerChannel) -> bytes:

@@ -11,11 +11,12 @@ from fabric_protos.peer import query_pb2, transaction_pb2
 from fabric_protos.peer.lifecycle import lifecycle_pb2 as messages
 
 from network.embedded.ledger.access_control import check_local_access
+from network.embedded.ledger.peer_channel import PeerChannel
 from network.embedded.ledger.system_chaincode import query_configuration, query_ledger
 from network.protocol.block import header_hash
 from network.protocol.decode import decode_transaction
 from network.protocol.proposal import Response
-from tests.support.chain_factory import Signer
+from tests.support.chain_factory import ChainFactory, Signer
 from tests.support.embedded_channel import EmbeddedChannel, signed_by, with_acls
 
 CHANNEL = "consortium"
@@ -231,3 +232,18 @@ def test_configurations_are_for_readers(network: EmbeddedChannel, function: str)
     message = failure(configure(network, function, CHANNEL, signer=stranger))
 
     assert message.startswith(f"access denied for [{function}][consortium]: {DENIED}[/Channel/Application/Readers]: [")
+
+
+def test_a_first_block_that_names_no_configuration_is_one(tmp_path: Path) -> None:
+    factory = ChainFactory()
+    genesis = common_pb2.Block.FromString(factory.genesis())
+    genesis.metadata.metadata[0] = b""
+    channel = PeerChannel(CHANNEL, "EnterpriseMSP", tmp_path)
+    try:
+        channel.join(genesis)
+        signed = signed_by(factory.organisations[0].client)
+        found = query_configuration((b"GetConfigBlock", CHANNEL.encode()), {CHANNEL: channel}, lambda _: None, signed)
+    finally:
+        channel.close()
+
+    assert common_pb2.Block.FromString(payload(found)).header == genesis.header
