@@ -241,6 +241,7 @@ def test_follow_outlives_its_connections(sqlite_url: str, tmp_path: Path) -> Non
             process.send_signal(signal.SIGINT)
             assert process.wait(20) == 0
 
+    assert {entry["logger"].partition(".")[0] for entry in events(log)} == {"kvr_sync"}
     left = [entry for entry in events(log) if entry["event"] == "peer_left"]
     assert [(entry["peer"], entry["block_number"]) for entry in left] == [(address, 3), (address, 12), (address, 14)]
     assert_tables_equal_oracle(sqlite_url, CHAIN.blocks[:40], OUTCOMES)
