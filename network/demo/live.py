@@ -16,7 +16,6 @@ from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 from hashlib import sha256
 from pathlib import Path
-from random import Random
 from typing import Any, Final, NamedTuple
 
 import httpx2
@@ -27,7 +26,7 @@ from gateway.client.gateway import Gateway
 from gateway.client.identity import SigningIdentity
 from network.creation import CreatedNetwork
 from network.demo.console import DemoError, heading, open_database, question, read, run_kvr, say, show
-from network.demo.week import BILLING, CUSTOMER, FIELD, PROFILE_COLLECTION, SERVICE, Call, Week
+from network.demo.week import BILLING, CUSTOMER, FIELD, PROFILE_COLLECTION, SERVICE, Call, Week, scripted_week
 from network.errors import NetworkError
 from network.operation import destroy, down, is_network, up
 from network.running.ports import LOOPBACK, choose_ports
@@ -38,7 +37,6 @@ from network.topology.topology_file import shipped_topology
 CHANNEL: Final = "consortium"
 AGENT: Final = "agent"
 IN_FLIGHT: Final = 16
-SEED: Final = 7
 START_SECONDS: Final = 30.0
 FOLLOW_SECONDS: Final = 30.0
 POLL_SECONDS: Final = 0.05
@@ -92,7 +90,7 @@ def _show_week(console: Console, directory: Path, network: CreatedNetwork) -> No
     for name in SERVED:
         _start_gateway(console, directory, network, table, name, ports[f"gateway.{name}"])
     tokens = {name: _token(console, directory, name) for name in SERVED}
-    week = Week(Random(SEED))  # noqa: S311  # the same week each time
+    week = scripted_week()
     answers = asyncio.run(_work(console, week, {name: ports[f"gateway.{name}"] for name in SERVED}, tokens))
     _show_answers(console, answers)
 
