@@ -70,7 +70,8 @@ def create_network(
             raise RootError(f"{root.path} holds no network; name a topology to make one")
         topology = read_topology(topology_file)
         if kind is NetworkKind.EMBEDDED and topology.consensus is ConsensusType.BFT:
-            raise TopologyError(f"{topology_file}: consensus bft is for native networks; the embedded one orders as raft")
+            why = "consensus bft is for native networks; the embedded one orders as raft"
+            raise TopologyError(f"{topology_file}: {why}")
         state = root.create_state(kind, choose_ports(wanted_ports(topology, kind)))
         write_file(root.topology_file, topology_file.read_bytes())
     else:
