@@ -273,7 +273,8 @@ def _history_facts(found: FoundKey, entries: list[HistoryEntry]) -> dict[str, An
 
 
 def _summary_facts(summary: RunSummary) -> dict[str, Any]:
-    return {
+    private = {} if summary.private is None else {"private": summary.private._asdict()}
+    return private | {
         "channel": summary.channel,
         "anchor": summary.anchor,
         "checkpoint": {
@@ -285,7 +286,6 @@ def _summary_facts(summary: RunSummary) -> dict[str, Any]:
         "transactions": summary.transactions,
         "codes": dict(summary.codes),
         "quarantined": summary.quarantined,
-        "private": summary.private._asdict() if summary.private else None,
         "commit_hashes_verified": summary.commit_hashes_verified,
         "seconds": round(summary.seconds, 3),
         "transactions_per_second": round(summary.transactions_per_second, 1),

@@ -167,8 +167,10 @@ def test_the_command_tells_what_is_held_and_what_is_missing(sqlite_url: str, tmp
     with recorded_peer(load_chain(RAFT).blocks, read_private_sets(RAFT, "Partner")) as peer:
         options = command_options(peer_settings(tmp_path, [peer], private_data=True, msp_id="PartnerMSP"))
         done = kvr("sync", "run", *options, "--into", sqlite_url)
+        again = kvr("sync", "run", *options, "--into", sqlite_url, "--json")
 
     assert done.returncode == 0, done.stderr
+    assert json.loads(again.stdout)["private"]["missing"] == 3
     assert {service for service, _ in peer.asked} == {"DeliverWithPrivateData"}
     assert "3 missing (not handed over by the peer)" in done.stdout
 
