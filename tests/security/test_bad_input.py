@@ -69,7 +69,8 @@ def contents(url: str) -> dict[str, list[str]]:
         with connect(parsed) as session:
             found = session.execute(
                 "SELECT schemaname, tablename FROM pg_tables"
-                " WHERE schemaname NOT IN ('pg_catalog', 'information_schema')"
+                # Temporary tables are a session's own, and go while it ends.
+                " WHERE schemaname NOT IN ('pg_catalog', 'information_schema') AND schemaname !~ '^pg_temp_'"
             ).fetchall()
             tables = {
                 ".".join(name): session.execute(sql.SQL("SELECT * FROM {}").format(sql.Identifier(*name))).fetchall()
