@@ -15,6 +15,7 @@ from typing import Annotated, Final
 
 import typer
 
+from network.administration_commands import chaincode, channel
 from network.errors import NetworkError
 from network.operation import NetworkStatus, destroy, down, log_files, status, up
 from network.running.root import NetworkKind, NetworkRoot
@@ -36,6 +37,9 @@ network = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
     help="Run a Fabric network from one topology file.",
 )
+
+network.add_typer(chaincode, name="chaincode")
+network.add_typer(channel, name="channel")
 
 Root = Annotated[
     Path,

@@ -3,6 +3,7 @@
 NetworkError
 +- TopologyError          the topology file is refused: file, line, reason
 +- CredentialError        certificates and keys under the root are missing, damaged or another network's
++- DefinitionFileError    a file that describes a chaincode's collections is refused
 +- BinaryError            a program of Fabric's is missing, or of a version that is not supported
 +- RootInUseError         another command works on this root
 +- RootError              the folder is no network's root, or one of another version or topology
@@ -32,6 +33,12 @@ class CredentialError(NetworkError):
     """Certificates or keys under the root are missing, damaged or of another network; never replaced silently."""
 
     code = "credential"
+
+
+class DefinitionFileError(NetworkError):
+    """A file that describes a chaincode's collections is refused; the text names file and place. Mend the file."""
+
+    code = "definition_file"
 
 
 class BinaryError(NetworkError):
