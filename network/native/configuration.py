@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 LOOPBACK = "127.0.0.1"
+FIRST_WITH_TIME_WINDOW = (3, 0, 0)
 MESSAGE_BYTES = 100 * 1024 * 1024
 CRYPTOGRAPHY = {"Default": "SW", "SW": {"Hash": "SHA2", "Security": 256}}
 
@@ -38,6 +39,8 @@ class PeerNode(NamedTuple):
     gossip_bootstrap: str
     builder: Path
     """Folder of the external builder for packages of type `ccaas`."""
+    version: tuple[int, int, int]
+    """Of the program: what an older one does not know, it does not start with."""
 
 
 class OrdererNode(NamedTuple):
@@ -124,7 +127,7 @@ def peer_configuration(peer: PeerNode) -> str:
                 "policy": "cluster",
             },
             "handlers": {
-                "authFilters": [{"name": "DefaultAuth"}, {"name": "ExpirationCheck"}, {"name": "TimeWindowCheck"}],
+                "authFilters": [{"name": name} for name in _filters(peer.version)],
                 "decorators": [{"name": "DefaultDecorator"}],
                 "endorsers": {"escc": {"name": "DefaultEndorsement"}},
                 "validators": {"vscc": {"name": "DefaultValidation"}},
@@ -175,6 +178,12 @@ def peer_configuration(peer: PeerNode) -> str:
         "metrics": {"provider": "prometheus"},
     }
     return json.dumps(content, indent=1)
+
+
+def _filters(version: tuple[int, int, int]) -> tuple[str, ...]:
+    """Name what a proposal passes first; 2.5 does not look at its time."""
+    filters = ("DefaultAuth", "ExpirationCheck")
+    return (*filters, "TimeWindowCheck") if version >= FIRST_WITH_TIME_WINDOW else filters
 
 
 def orderer_configuration(orderer: OrdererNode) -> str:

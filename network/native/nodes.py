@@ -47,7 +47,8 @@ def start_nodes(network: CreatedNetwork, binaries: Binaries, table: ProcessTable
                 write_file(folder / "orderer.yaml", _orderer_file(network, organization, node).encode())
                 arguments = [str(binaries.orderer)]
             else:
-                write_file(folder / "core.yaml", _peer_file(network, organization, node, builder).encode())
+                content = _peer_file(network, organization, node, builder, binaries.version)
+                write_file(folder / "core.yaml", content.encode())
                 arguments = [str(binaries.peer), "node", "start"]
             environment = {"FABRIC_CFG_PATH": str(folder)}
             table.start(node.name, arguments, environment=environment, folder=folder)
@@ -139,7 +140,9 @@ def _files(network: CreatedNetwork, organization: Organization, node: Node) -> N
     return NodeFiles(msp, tls.certificate, tls.key, (tls.ca_certificate, *others), data)
 
 
-def _peer_file(network: CreatedNetwork, organization: Organization, node: Node, builder: Path) -> str:
+def _peer_file(
+    network: CreatedNetwork, organization: Organization, node: Node, builder: Path, version: tuple[int, int, int]
+) -> str:
     ports = network.state.ports
     return peer_configuration(
         PeerNode(
@@ -151,6 +154,7 @@ def _peer_file(network: CreatedNetwork, organization: Organization, node: Node, 
             ports[f"{node.name}/{OPERATIONS}"],
             network.address(organization.nodes[0].name),
             builder,
+            version,
         )
     )
 

@@ -577,7 +577,7 @@ def test_only_shipped_topologies_are_given(name: str) -> None:
     with pytest.raises(TopologyError) as caught:
         shipped_topology(name)
 
-    assert str(caught.value) == f"no topology {name!r} is shipped; there are: bft, dev"
+    assert str(caught.value) == f"no topology {name!r} is shipped; there are: bft, dev, lts"
 
 
 @pytest.fixture(scope="module")
