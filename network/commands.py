@@ -17,7 +17,7 @@ import typer
 
 from network.administration_commands import chaincode, channel
 from network.errors import NetworkError
-from network.operation import NetworkStatus, destroy, down, log_files, status, up
+from network.operation import NetworkStatus, destroy, down, is_network, log_files, status, up
 from network.running.root import NetworkKind, NetworkRoot
 from network.topology.topology_file import shipped_topology
 
@@ -135,12 +135,10 @@ def destroy_command(
     """End every process and remove everything of the network: keys, certificates, blocks."""
     with _errors():
         place = NetworkRoot(root)
-        found = status(place)
-        name = found.network.topology.name
-        if not yes:
-            typer.confirm(f"Remove the network {name} with its keys and blocks in {place.path}?", abort=True)
+        if not yes and is_network(place):
+            typer.confirm(f"Remove the network in {place.path} with its keys and blocks?", abort=True)
         destroy(place)
-    typer.echo(f"destroyed {name} in {place.path}")
+    typer.echo(f"destroyed the network in {place.path}")
 
 
 def _topology_file(named: str | None, root: NetworkRoot) -> Path | None:

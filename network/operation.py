@@ -20,7 +20,7 @@ from network.creation import CreatedNetwork, create_network, destroy_files, read
 from network.deployment import deploy
 from network.embedded.nodes import PROCESS_NAME
 from network.embedded.start import start_process
-from network.errors import NetworkError, ProcessStartError
+from network.errors import NetworkError, ProcessStartError, RootError
 from network.native.binary import find_binaries
 from network.native.nodes import join_channels, start_nodes
 from network.running.plan import served_chaincodes
@@ -99,7 +99,11 @@ def log_files(root: NetworkRoot) -> dict[str, Path]:
 
 
 def _table(root: NetworkRoot) -> ProcessTable:
-    return ProcessTable(root.processes, read_network(root).state.network_id)
+    """Give the processes of a root; its state alone says whose they are, whatever else of it is damaged."""
+    state = root.state()
+    if state is None:
+        raise RootError(f"{root.path} holds no network")
+    return ProcessTable(root.processes, state.network_id)
 
 
 def _process_names(network: CreatedNetwork) -> list[str]:
