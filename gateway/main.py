@@ -6,19 +6,16 @@ Exit status: 0 done, 1 an error of ours (printed as `error[code]: what and where
 import re
 import time
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
-import uvicorn
 
-from gateway.api.app import create_app
 from gateway.api.errors import GatewayServiceError, SettingsError
-from gateway.api.fabric_ledger import FabricLedger
-from gateway.api.tables import RequestTables
 from gateway.api.token import TokenKey
 from gateway.client.errors import ClientError
-from gateway.client.profile import read_profile
-from gateway.wallet.folder_wallet import FolderWallet
+
+if TYPE_CHECKING:
+    from gateway.api.reading import Tables
 
 gateway = typer.Typer(
     no_args_is_help=True,
@@ -60,6 +57,14 @@ def serve(  # noqa: PLR0913, PLR0917  # one parameter per option
     ] = None,
 ) -> None:
     """Serve until SIGTERM or Ctrl-C. HTTP without TLS: put it behind a proxy that has some."""
+    # Loaded by the service alone: a token is printed at once, and lists are not for those who ask for none.
+    import uvicorn  # noqa: PLC0415
+
+    from gateway.api.app import create_app  # noqa: PLC0415
+    from gateway.api.fabric_ledger import FabricLedger  # noqa: PLC0415
+    from gateway.client.profile import read_profile  # noqa: PLC0415
+    from gateway.wallet.folder_wallet import FolderWallet  # noqa: PLC0415
+
     try:
         organizations = read_profile(profile)
         peers = organizations.own_peers(organizations.organization)
@@ -69,7 +74,7 @@ def serve(  # noqa: PLR0913, PLR0917  # one parameter per option
         app = create_app(
             lambda: FabricLedger.connect(peers[0], users, channel, chaincode),
             TokenKey.read_or_create(token_key),
-            tables=RequestTables(tables, channel) if tables else None,
+            tables=_tables(tables, channel) if tables else None,
             collections=_collections(collection or []),
         )
     except (GatewayServiceError, ClientError) as error:
@@ -91,6 +96,12 @@ def token(
     except GatewayServiceError as error:
         typer.echo(f"error[{error.code}]: {error}", err=True)
         raise typer.Exit(1) from error
+
+
+def _tables(url: str, channel: str) -> "Tables":
+    from gateway.api.tables import RequestTables  # noqa: PLC0415  # it takes a database's libraries
+
+    return RequestTables(url, channel)
 
 
 def _collections(named: list[str]) -> dict[str, tuple[str, ...]]:

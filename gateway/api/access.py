@@ -8,7 +8,7 @@ from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 
 from gateway.api.errors import AuthenticationError, InvalidRequestError, UpstreamUnavailableError
 from gateway.api.ledger import Ledger
-from gateway.api.tables import RequestTables
+from gateway.api.reading import Tables
 from gateway.api.token import TokenKey
 
 _bearer = HTTPBearer(auto_error=False, description="A token of `kvr gateway token`.")
@@ -30,11 +30,11 @@ async def current_ledger(request: Request) -> Ledger:
     return ledger
 
 
-async def current_tables(request: Request) -> Callable[[], RequestTables]:
+async def current_tables(request: Request) -> Callable[[], Tables]:
     """Give what gives the synced tables, or ends the request where the service was started without them."""
 
-    def tables() -> RequestTables:
-        found: RequestTables | None = request.app.state.tables
+    def tables() -> Tables:
+        found: Tables | None = request.app.state.tables
         if found is None:
             raise UpstreamUnavailableError("this service was started without synced tables")
         return found
@@ -56,5 +56,5 @@ async def current_organizations(request: Request) -> Callable[[str], tuple[str, 
 
 User = Annotated[str, Depends(current_user)]
 LedgerOfService = Annotated[Ledger, Depends(current_ledger)]
-TablesOfService = Annotated[Callable[[], RequestTables], Depends(current_tables)]
+TablesOfService = Annotated[Callable[[], Tables], Depends(current_tables)]
 Organizations = Annotated[Callable[[str], tuple[str, ...]], Depends(current_organizations)]

@@ -10,7 +10,7 @@ from gateway import __version__
 from gateway.api import customers, health, problem, requests, transactions
 from gateway.api.errors import PayloadTooLargeError
 from gateway.api.ledger import Ledger
-from gateway.api.tables import RequestTables
+from gateway.api.reading import Tables
 from gateway.api.token import TokenKey
 
 BODY_BYTES = 1024 * 1024
@@ -25,7 +25,7 @@ def create_app(
     open_ledger: Callable[[], AbstractAsyncContextManager[Ledger]],
     token_key: TokenKey,
     *,
-    tables: RequestTables | None = None,
+    tables: Tables | None = None,
     collections: Mapping[str, tuple[str, ...]] | None = None,
 ) -> FastAPI:
     """Give the service on a ledger.

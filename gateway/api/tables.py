@@ -1,24 +1,17 @@
 """Reading the synced tables of the service's own organisation: lists and single rows, as of one checkpoint."""
 
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
 from sqlalchemy import MetaData, Table, select
 from sqlalchemy.exc import NoSuchTableError
 
 from gateway.api.errors import NotFoundError, UpstreamUnavailableError
+from gateway.api.reading import Page
 from kvr_sync.read import KvrSyncError, SyncedTables, open_tables
 
 PAGE_SIZE = 100
 """Most rows of one page."""
-
-
-class Page(NamedTuple):
-    """Rows of one table at one block; `next_after` is the id to continue after, None at the end."""
-
-    rows: list[dict[str, Any]]
-    next_after: str | None
-    block_number: int
 
 
 class RequestTables:

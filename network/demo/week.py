@@ -61,8 +61,8 @@ class Week:
     """The week, day by day; `customers` and `requests` count what has to be in the tables at the end."""
 
     chance: Random
-    customers: int = 36
-    requests_per_day: int = 16
+    customers: int = 24
+    requests_per_day: int = 12
     profiles: list[str] = field(default_factory=list)
     requests: int = 0
     _open: list[str] = field(default_factory=list)
