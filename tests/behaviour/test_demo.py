@@ -1,4 +1,4 @@
-"""What `kvr demo recorded` promises: true tables, both forgeries refused, twice the same, and nothing of others touched."""
+"""What `kvr demo recorded` promises: true tables, both forgeries refused, nothing of others touched."""
 
 import json
 import os

@@ -137,7 +137,7 @@ def test_a_proposal_signed_by_nobody_or_another_is_refused(network: LedgerNetwor
     proposal = network.proposal([b"any"])
     unsigned = proposal_pb2.SignedProposal(proposal_bytes=proposal.content)
 
-    with pytest.raises(EndorserError, match="^error validating proposal: empty signature bytes$"):
+    with pytest.raises(EndorserError, match=r"^error validating proposal: empty signature bytes$"):
         network.run(network.peers[SERVICE].process_proposal(unsigned))
     error = failing(network, lambda: proposal, ("BillingMSP", "agent"))
     assert str(error) == f"{VALIDATING}access denied: channel [consortium] creator org [ServiceMSP]"
@@ -234,8 +234,8 @@ def test_a_peer_that_did_not_approve_or_install_does_not_endorse(network: Ledger
 
     first = answer(network, get("a"), FIELD).response.message
     assert first == (
-        f"{AGAIN.format('asset')}chaincode definition for 'asset' at sequence 1 on channel 'consortium' has not yet been "
-        "approved by this org"
+        f"{AGAIN.format('asset')}chaincode definition for 'asset' at sequence 1 on channel 'consortium' "
+        "has not yet been approved by this org"
     )
     package_id = network.run(install())
     assert answer(network, get("a"), FIELD).response.message == first

@@ -289,7 +289,7 @@ class LedgerNetwork:
 
     def __post_init__(self) -> None:
         """Open every node."""
-        loop = _JumpingLoop()
+        self._loop = loop = _JumpingLoop()
         self._runner = asyncio.Runner(loop_factory=lambda: loop)
         self.clock = VirtualClock(loop)
         self.ledger = EmbeddedLedger(self.clock, Random(self.seed), self.max_skew_seconds)  # noqa: S311  # no secret
@@ -303,6 +303,7 @@ class LedgerNetwork:
             self.close()
             raise
         self.peers = {peer.node.name: peer for peer in self.ledger.peers}
+        self._height = self.ledger.channels[CHANNEL].height
 
     def _add_nodes(self) -> None:
         credentials, endpoints = self.generated.credentials, self.generated.endpoints
@@ -331,6 +332,7 @@ class LedgerNetwork:
     def close(self) -> None:
         self.ledger.close()
         self._runner.close()
+        self._loop.close()  # a runner that never ran anything does not know it
 
     def run(self, story: Coroutine[Any, Any, T]) -> T:
         """Run a story while the nodes order and commit; raises what either of them raises."""
@@ -370,14 +372,14 @@ class LedgerNetwork:
         transient: Mapping[str, bytes] | None = None,
         **fields: Any,
     ) -> Proposal:
-        """Make a proposal; the nth of a network has the nth nonce."""
+        """Make a proposal; the nth of a network that was opened at some height has the nth nonce."""
         self._requests += 1
         fields = {"channel_id": CHANNEL, "nanoseconds": int(self.clock.now() * 1e9), **fields}
         return build_proposal(
             chaincode=chaincode,
             arguments=arguments,
             creator=self.client(*client).creator,
-            nonce=sha256(f"{self.folder.name} {self._requests}".encode()).digest()[:24],
+            nonce=sha256(f"{self.folder.name} {self._height} {self._requests}".encode()).digest()[:24],
             transient=transient,
             **fields,
         )

@@ -81,7 +81,11 @@ class PeerChannel:
         self.msp_id = msp_id
         self.lock = StateLock()
         self.files = BlockFiles(folder / "chains" / channel_id)
-        self.store = PeerStore(folder / "state" / f"{channel_id}.sqlite")
+        try:
+            self.store = PeerStore(folder / "state" / f"{channel_id}.sqlite")
+        except LedgerError:
+            self.files.close()
+            raise
         self.lifecycle_changes = 0
         """Grows with each block that touches `_lifecycle`: what is remembered of definitions is old then."""
         self._grown = asyncio.Condition()
@@ -91,6 +95,7 @@ class PeerChannel:
             self._rules = ChannelRules(channel_id, decode_config_envelope(config.value))
         self._height = self.store.height
         if self._height > self.files.height:
+            self.close()
             raise LedgerError(f"{channel_id}: the store has {self._height} blocks, the files {self.files.height}")
 
     def join(self, genesis: common_pb2.Block) -> None:
