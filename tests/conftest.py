@@ -1,22 +1,41 @@
 """Fixtures and rules of the whole suite; README.md beside this file tells what the folders are."""
 
+import json
+import os
+import tempfile
 from collections import Counter, defaultdict
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import pytest
 from sqlalchemy import URL
 
 from tests.support import leak, requirement
+from tests.support.live_network import FACTS_VARIABLE
 from tests.support.postgresql import ServerMissingError, fresh_database, running_server
+from tests.support.scheduling import ByNetwork
 
 TESTS = Path(__file__).parent
 
 
-def pytest_configure() -> None:
-    """Refuse a KVR_REQUIRE that requires nothing, before any test runs."""
+def pytest_configure(config: pytest.Config) -> None:
+    """Refuse a KVR_REQUIRE that requires nothing, before any test runs; make the file of facts about networks."""
     requirement.required()
+    if not hasattr(config, "workerinput"):
+        descriptor, os.environ[FACTS_VARIABLE] = tempfile.mkstemp(prefix="kvr-networks-")
+        os.close(descriptor)
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    """Remove the file of facts."""
+    if not hasattr(config, "workerinput"):
+        Path(os.environ.pop(FACTS_VARIABLE)).unlink()
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> ByNetwork:
+    """Deal the tests out to worker processes."""
+    return ByNetwork(config, log)
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -61,11 +80,12 @@ def database_url(request: pytest.FixtureRequest) -> str:
 
 
 class Folders:
-    """Counts and times of each folder, and what was not exercised, for the tables that close a run."""
+    """Counts and times of each folder and network, and what was not exercised, for the tables that close a run."""
 
     def __init__(self) -> None:
         self.seconds: defaultdict[str, float] = defaultdict(float)
         self.outcomes: defaultdict[str, Counter[str]] = defaultdict(Counter)
+        self.networks: Counter[str] = Counter()
         self.not_exercised: Counter[tuple[str, str]] = Counter()
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
@@ -74,6 +94,8 @@ class Folders:
         self.seconds[folder] += report.duration
         if report.when == "call" or not report.passed:
             self.outcomes[folder][report.outcome] += 1
+        if report.when == "call" and report.passed:
+            self.networks.update(value for name, value in report.user_properties if name == "network")
         if report.skipped:
             reason = report.longrepr[2] if isinstance(report.longrepr, tuple) else str(report.longrepr)
             self.not_exercised[folder, reason.removeprefix("Skipped: ")] += 1
@@ -89,11 +111,24 @@ class Folders:
             counts = self.outcomes[folder]
             figures = f"{counts['passed']:>8}{counts['failed']:>8}{counts['skipped']:>9}{self.seconds[folder]:>9.1f}"
             write(f"{folder:<24}{figures}")
+        self._write_networks(terminalreporter)
         terminalreporter.section("not exercised")
         for (folder, reason), count in sorted(self.not_exercised.items()):
             write(f"{folder:<24}{count:>8}  {reason}")
         if not self.not_exercised:
             write("nothing: every test that was chosen ran")
+
+    def _write_networks(self, terminalreporter: pytest.TerminalReporter) -> None:
+        """Tell how many tests passed on which network, and where the chains of those networks stood at their end."""
+        if not self.networks:
+            return
+        terminalreporter.section("by network")
+        for name, count in sorted(self.networks.items()):
+            terminalreporter.write_line(f"{name:<24}{count:>8} passed")
+        for line in Path(os.environ[FACTS_VARIABLE]).read_text(encoding="utf-8").splitlines():
+            facts: dict[str, Any] = json.loads(line)
+            words = f"ended at height {facts['height']}, last header hash {facts['header_hash']}"
+            terminalreporter.write_line(f"{facts['network']:<24}{words}")
 
 
 @pytest.hookimpl(trylast=True)

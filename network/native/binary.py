@@ -29,16 +29,23 @@ class Binaries(NamedTuple):
     version: tuple[int, int, int]
 
 
-def find_binaries() -> Binaries:
-    """Give the node programs of this machine; raises BinaryError saying what is missing and where it was looked for."""
+def find_binaries(release: tuple[int, int] | None = None) -> Binaries:
+    """Give the node programs of this machine, those of one release if that is asked for.
+
+    Raises BinaryError saying what is missing and where it was looked for.
+    """
     looked_in = []
     for folder in _folders():
         programs = [_program(folder, name) for name in PROGRAMS]
         if all(programs):
-            return _checked(*(program for program in programs if program))
+            found = _checked(*(program for program in programs if program))
+            if release in (None, found.version[:2]):
+                return found
         looked_in.append(str(folder))
+    wanted = f"{_text(release)} of " if release else ""
     raise BinaryError(
-        f"the programs peer and orderer of Hyperledger Fabric were not found in {', '.join(looked_in) or 'PATH'}; "
+        f"the programs peer and orderer of {wanted}Hyperledger Fabric were not found in "
+        f"{', '.join(looked_in) or 'PATH'}; "
         f"set {FOLDER_VARIABLE} to their folder. Fabric's releases: {DOCUMENTATION}"
     )
 

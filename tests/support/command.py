@@ -17,7 +17,7 @@ def environment(**variables: str) -> dict[str, str]:
     return inherited | {"COLUMNS": "200", "NO_COLOR": "1", "TERM": "dumb"} | variables
 
 
-def kvr(*arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
+def kvr(*arguments: str, seconds: float = 50, **variables: str) -> subprocess.CompletedProcess[str]:
     """Run the command to its end, outside the checkout; `variables` are set in its environment."""
     return subprocess.run(
         [*COMMAND, *arguments],
@@ -25,7 +25,7 @@ def kvr(*arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
         env=environment(**variables),
         capture_output=True,
         text=True,
-        timeout=50,
+        timeout=seconds,
         check=False,
     )
 

@@ -1,7 +1,8 @@
 """Prerequisites outside the packages that set-up installs: where one is missing its tests skip, unless it is required.
 
-`KVR_REQUIRE` names what must be there, separated by commas (`make test` sets `postgres`). A test that cannot run for
-want of a required prerequisite fails, so that a green run means what it says.
+`KVR_REQUIRE` names what must be there, separated by commas: `postgres` (`make test` sets it), `fabric` and `fabric-lts`
+(the node programs of Hyperledger Fabric 3.1 and 2.5; `make test-native` sets both). A test that cannot run for want of a
+required prerequisite fails, so that a green run means what it says.
 """
 
 import os
@@ -9,7 +10,7 @@ from typing import NoReturn
 
 import pytest
 
-KNOWN = frozenset({"postgres"})
+KNOWN = frozenset({"postgres", "fabric", "fabric-lts"})
 """The names that `KVR_REQUIRE` may hold; any other is refused, since a misspelt one would require nothing."""
 
 
