@@ -41,6 +41,7 @@ CHANNEL: Final = "consortium"
 SERVICE, BILLING, FIELD, CUSTOMER = "ServiceMSP", "BillingMSP", "FieldMSP", "CustomerMSP"
 PEERS: Final = (SERVICE, BILLING, FIELD, CUSTOMER)
 PROBE: Final = "probe"
+POLL_SECONDS: Final = 0.05
 START_SECONDS: Final = 150.0
 """How long a network may take to come up on a machine that does other things as well."""
 _PROBE_FOLDER: Final = "KVR_TEST_PROBE_FOLDER"
@@ -161,9 +162,10 @@ class LiveNetwork:
     async def raise_all_to(self, height: int, *, seconds: float = 30.0) -> None:
         """Wait until every peer has so many blocks."""
         async with asyncio.timeout(seconds):
-            for msp_id in PEERS:
-                while await self.height(msp_id) < height:
-                    await asyncio.sleep(0.05)
+            waiting = list(PEERS)
+            while waiting:
+                waiting = [msp_id for msp_id in waiting if await self.height(msp_id) < height]
+                await asyncio.sleep(POLL_SECONDS if waiting else 0)
 
     async def block(self, number: int, msp_id: str = SERVICE) -> Block:
         """Read one block from an organisation's first peer."""

@@ -1,8 +1,8 @@
 """Prerequisites outside the packages that set-up installs: where one is missing its tests skip, unless it is required.
 
 `KVR_REQUIRE` names what must be there, separated by commas: `postgres` (`make test` sets it), `fabric` and `fabric-lts`
-(the node programs of Hyperledger Fabric 3.1 and 2.5; `make test-native` sets both). A test that cannot run for want of a
-required prerequisite fails, so that a green run means what it says.
+(the node programs of Hyperledger Fabric 3.1 and 2.5; `make test-native` sets both). A test that cannot run for want of
+a required prerequisite fails, so that a green run means what it says.
 """
 
 import os
