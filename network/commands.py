@@ -16,8 +16,10 @@ from typing import Annotated, Final
 import typer
 
 from network.administration_commands import chaincode, channel
+from network.creation import CreatedNetwork
 from network.errors import NetworkError
 from network.operation import NetworkStatus, destroy, down, is_network, log_files, status, up
+from network.running.interruption import interruptible
 from network.running.root import NetworkKind, NetworkRoot
 from network.topology.topology_file import shipped_topology
 
@@ -63,16 +65,19 @@ def up_command(
 ) -> None:
     """Make the network if there is none, start it, and return when it is ready."""
     started = time.monotonic()
-    with _errors():
-        place = NetworkRoot(root)
-        file = _topology_file(topology, place)
-        kind = NetworkKind.NATIVE if native else NetworkKind.EMBEDDED
-        made = up(place, file, kind, lambda step: typer.echo(f"  {step}"))
-        typer.echo(f"ready in {time.monotonic() - started:.1f} s: {made.topology.name}, {kind.value}, in {place.path}")
-        for line in _places(status(place)):
+    kind = NetworkKind.NATIVE if native else NetworkKind.EMBEDDED
+
+    def announce(made: CreatedNetwork) -> None:
+        seconds = time.monotonic() - started
+        typer.echo(f"ready in {seconds:.1f} s: {made.topology.name}, {kind.value}, in {made.root.path}")
+        for line in _places(made):
             typer.echo(line)
         if kind is NetworkKind.EMBEDDED:
             typer.echo(EMBEDDED_MEANS)
+
+    with _errors(), interruptible():
+        place = NetworkRoot(root)
+        up(place, _topology_file(topology, place), kind, lambda step: typer.echo(f"  {step}"), announce)
 
 
 @network.command("down")
@@ -98,7 +103,7 @@ def status_command(
         typer.echo(f"{found.network.topology.name}, {found.network.state.kind.value}: {state}")
         for process in found.running:
             typer.echo(f"  {process.name}: pid {process.pid}, {process.memory_bytes // MEBIBYTE} MiB")
-        for line in _places(found):
+        for line in _places(found.network):
             typer.echo(line)
         if found.network.state.kind is NetworkKind.EMBEDDED:
             typer.echo(EMBEDDED_MEANS)
@@ -149,10 +154,10 @@ def _topology_file(named: str | None, root: NetworkRoot) -> Path | None:
     return Path(named) if is_file else shipped_topology(named)
 
 
-def _places(found: NetworkStatus) -> Iterator[str]:
-    for organization in found.network.topology.organizations:
-        profile = found.network.root.profile(organization.msp_id)
-        peers = ", ".join(f"{node.name} {found.network.address(node.name)}" for node in organization.nodes)
+def _places(network: CreatedNetwork) -> Iterator[str]:
+    for organization in network.topology.organizations:
+        profile = network.root.profile(organization.msp_id)
+        peers = ", ".join(f"{node.name} {network.address(node.name)}" for node in organization.nodes)
         yield f"  {organization.msp_id}: {peers or 'clients only'}; profile {profile}"
 
 

@@ -6,13 +6,11 @@ interrupted, and whenever, the next command finds what is left of it.
 
 import asyncio
 import os
-import signal
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
-from types import FrameType
 from typing import Final, NamedTuple
 
 from network.chaincode_process import start_chaincodes
@@ -23,6 +21,7 @@ from network.embedded.start import start_process
 from network.errors import NetworkError, ProcessStartError, RootError
 from network.native.binary import find_binaries
 from network.native.nodes import join_channels, start_nodes
+from network.running.interruption import uninterrupted
 from network.running.plan import served_chaincodes
 from network.running.ports import check_free
 from network.running.process import ProcessTable, RunningProcess
@@ -45,10 +44,17 @@ class NetworkStatus(NamedTuple):
         return not self.missing
 
 
-def up(root: NetworkRoot, topology_file: Path | None, kind: NetworkKind, progress: Progress) -> CreatedNetwork:
+def up(
+    root: NetworkRoot,
+    topology_file: Path | None,
+    kind: NetworkKind,
+    progress: Progress,
+    announce: Callable[[CreatedNetwork], None] | None = None,
+) -> CreatedNetwork:
     """Make the network if there is none, start what does not run, and return when it is ready.
 
-    Whatever this call started is ended again when it fails or is interrupted. Raises NetworkError.
+    `announce` is called with the network that is ready. Whatever this call started is ended again when it fails or is
+    interrupted (KeyboardInterrupt), by then too. Raises NetworkError.
     """
     with root.claim():
         binaries = find_binaries() if kind is NetworkKind.NATIVE else None
@@ -56,8 +62,8 @@ def up(root: NetworkRoot, topology_file: Path | None, kind: NetworkKind, progres
             root, topology_file, kind, now=datetime.fromtimestamp(time.time(), UTC), randomness=os.urandom
         )
         table = ProcessTable(root.processes, network.state.network_id)
-        before = {process.name for process in table.running()}
-        with _terminated_as_interrupted(), _ended_on_failure(table, before):
+        before = table.adopt()
+        with _ended_on_failure(table, before):
             missing = [name for name in _process_names(network) if name not in before]
             check_free(network.state.ports, _uses_of(network, missing))
             progress(f"{kind.value} network: starting {len(missing)} of {len(_process_names(network))} processes")
@@ -67,6 +73,8 @@ def up(root: NetworkRoot, topology_file: Path | None, kind: NetworkKind, progres
                 start_nodes(network, binaries, table)
             start_chaincodes(network, table)
             asyncio.run(_make_ready(network, table, progress))
+            if announce is not None:
+                announce(network)
     return network
 
 
@@ -161,28 +169,9 @@ def _ended_on_failure(table: ProcessTable, before: set[str]) -> Iterator[None]:
     try:
         yield
     except BaseException:
-        # A second Ctrl-C must not leave half of them running.
-        handler = signal.signal(signal.SIGINT, signal.SIG_IGN)
-        try:
+        with uninterrupted():
             table.end([process.name for process in table.running() if process.name not in before])
-        finally:
-            signal.signal(signal.SIGINT, handler)
         raise
-
-
-@contextmanager
-def _terminated_as_interrupted() -> Iterator[None]:
-    """Have SIGTERM end the command as Ctrl-C does."""
-
-    def interrupt(number: int, frame: FrameType | None) -> None:
-        del number, frame
-        raise KeyboardInterrupt
-
-    handler = signal.signal(signal.SIGTERM, interrupt)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, handler)
 
 
 def is_network(root: NetworkRoot) -> bool:

@@ -11,6 +11,7 @@ from typing import Annotated
 import typer
 
 from network.demo.console import DemoError, open_console
+from network.running.interruption import interruptible
 
 demo = typer.Typer(
     add_completion=False,
@@ -37,7 +38,7 @@ def live_command(
         return
     from network.demo.live import show_live_demo  # noqa: PLC0415  # the recorded demo needs none of it
 
-    with _errors():
+    with _errors(), interruptible():
         show_live_demo(directory, open_console(), is_native=native)
 
 

@@ -29,6 +29,7 @@ from network.demo.console import DemoError, heading, open_database, question, re
 from network.demo.week import BILLING, CUSTOMER, FIELD, PROFILE_COLLECTION, SERVICE, Call, Week, scripted_week
 from network.errors import NetworkError
 from network.operation import destroy, down, is_network, up
+from network.running.interruption import uninterrupted
 from network.running.ports import LOOPBACK, choose_ports
 from network.running.process import ProcessTable
 from network.running.root import NetworkKind, NetworkRoot
@@ -75,7 +76,8 @@ def show_live_demo(directory: Path, console: Console, *, is_native: bool) -> Non
         try:
             _show_week(console, directory, network)
         finally:
-            down(root)
+            with uninterrupted():
+                down(root)
     except NetworkError as error:
         raise DemoError(f"{error.code}: {error}") from error
     heading(console, f"All as it should be, in {time.monotonic() - started:.0f} s. What to try next")

@@ -71,9 +71,21 @@ class ProcessTable:
                 raise ProcessStartError(f"{name}: {arguments[0]} cannot be started: {error.strerror}") from error
         self._reap(name)
         self._children[name] = child
-        started = psutil.Process(child.pid).create_time()  # a child that ended is a zombie, and has one too
-        write_file(self._record(name), json.dumps({"pid": child.pid, "started": started}).encode())
+        self._write_record(name, psutil.Process(child.pid))
         return child.pid
+
+    def adopt(self) -> set[str]:
+        """Record what runs without a record, as its starter was killed before it wrote one; give the names of all."""
+        names = set()
+        for name, process in self._marked():
+            try:
+                # Of several with one name the one that leads the group was started here, the others by it.
+                if self.recorded(name) is None and os.getpgid(process.pid) == process.pid:
+                    self._write_record(name, process)
+            except (psutil.Error, ProcessLookupError):
+                continue  # it ended while we looked
+            names.add(name)
+        return names
 
     def running(self) -> list[RunningProcess]:
         """Give the processes of the network that are alive, by name; none of them has to be recorded."""
@@ -133,6 +145,10 @@ class ProcessTable:
                     yield mark.removeprefix(prefix), process
             except psutil.Error:
                 continue  # of another user, or ended while we looked
+
+    def _write_record(self, name: str, process: psutil.Process) -> None:
+        started = process.create_time()  # a child that ended is a zombie, and has one too
+        write_file(self._record(name), json.dumps({"pid": process.pid, "started": started}).encode())
 
     def _reap(self, name: str) -> None:
         """Take the exit status of an ended child of ours; one that lives on is nobody's child once we end."""

@@ -6,10 +6,14 @@ nodes are reported as not exercised, and fail when `KVR_REQUIRE` names them.
 """
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
 from tests.support.live_network import START_SECONDS, LiveNetwork, NetworkName, live_network, write_facts
+from tests.support.small_network import TOPOLOGY, SmallNetwork
+
+FOLDER = Path(__file__).parent
 
 
 @pytest.fixture(scope="session", params=[NetworkName.EMBEDDED, NetworkName.NATIVE], ids=str)
@@ -21,11 +25,26 @@ def network(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
         write_facts(network)
 
 
+@pytest.fixture(params=[NetworkName.EMBEDDED, NetworkName.NATIVE], ids=str)
+def small(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[SmallNetwork]:
+    """Give a network of this test alone, not made yet; whatever is left of it afterwards is ended."""
+    network = SmallNetwork(request.param, tmp_path)
+    network.topology.write_text(TOPOLOGY, encoding="utf-8")
+    assert network.variables is not None  # missing programs end the test here
+    yield network
+    network.kvr("destroy", "--yes")
+    assert network.processes() == {}
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Note in the reports of a test which network it ran on."""
+    """Note in the reports of a test which network it ran on, and let it wait for a network's start."""
     for item in items:
+        if not item.path.is_relative_to(FOLDER):
+            continue
+        item.add_marker(pytest.mark.timeout(START_SECONDS + 60))
         callspec = getattr(item, "callspec", None)
-        name = callspec.params.get("network") if callspec is not None else None
+        name = None
+        if callspec is not None:
+            name = callspec.params.get("network") or callspec.params.get("small")
         if isinstance(name, NetworkName):
             item.user_properties.append(("network", name.value))
-            item.add_marker(pytest.mark.timeout(START_SECONDS + 60))  # the first one of a network waits for its start

@@ -89,6 +89,20 @@ def test_a_process_whose_record_was_never_written_is_found(
     assert not _alive(pid)
 
 
+def test_a_process_whose_record_was_never_written_is_adopted(
+    table: ProcessTable, start: Callable[[str, str], int], tmp_path: Path
+) -> None:
+    pid = start("lost", PATIENT)
+    start("kept", PATIENT)
+    (tmp_path / "processes" / "lost.json").unlink()
+
+    assert table.adopt() == {"lost", "kept"}
+
+    found = table.recorded("lost")
+    assert found is not None
+    assert found.pid == pid
+
+
 def test_a_pid_that_another_process_has_now_is_not_ours(
     table: ProcessTable, start: Callable[[str, str], int], tmp_path: Path
 ) -> None:
