@@ -60,7 +60,7 @@ def test_a_request_is_opened_and_read_by_another_organisation(network: LiveNetwo
                 json.dumps({"customer": customer, "category": "billing", "title": "账单有误"}),
             )
             assert committed.status.code == "VALID"
-            await network.raise_all_to(committed.status.block_number + 1)
+            await network.wait_for_block(committed.status.block_number)
             found = json.loads(await service.evaluate("read_request", request))
         assert (found["title"], found["status"], found["changed_by"]) == ("账单有误", "open", CUSTOMER)
         block = await network.block(committed.status.block_number, CUSTOMER)
@@ -74,7 +74,7 @@ def test_of_two_that_read_the_same_version_the_second_is_refused(network: LiveNe
     async def story() -> None:
         async with network.contracts(FIELD) as (field,), network.contracts(SERVICE) as (service,):
             request = await open_request(network, service, await register(network, service))
-            await network.raise_all_to(await network.height(SERVICE))
+            await network.wait_for_block(await network.height(SERVICE) - 1)
             first, second = [
                 await field.endorse("assign_request", network.fresh("key"), request, "field") for _ in range(2)
             ]
@@ -131,7 +131,7 @@ def test_a_range_that_something_entered_is_refused(network: LiveNetwork) -> None
         async with network.contracts(SERVICE, BILLING) as (service, billing):
             customer = await register(network, service)
             await open_request(network, service, customer, "billing")
-            await network.raise_all_to(await network.height(SERVICE))
+            await network.wait_for_block(await network.height(SERVICE) - 1)
             next_one = await billing.endorse("assign_next", network.fresh("key"), "billing")
             await open_request(network, service, customer, "billing")
             status = await ordered(next_one)
@@ -148,7 +148,7 @@ def test_the_same_envelope_twice_counts_once(network: LiveNetwork) -> None:
             first = await ordered(transaction)
             height = await network.height(SERVICE)
             await transaction.submit()
-            await network.raise_all_to(height + 1)
+            await network.wait_for_block(height)
             assert (await transaction.commit.status()) == first
         found = verdicts(await network.block(height))
         assert found[transaction.tx_id] == ["DUPLICATE_TXID"]
@@ -222,7 +222,7 @@ def test_transient_data_reaches_the_named_organisations_alone(network: LiveNetwo
             )
             assert await probe.evaluate("get_private", name) == secret.encode()
         assert network.probed(name) == {SERVICE, BILLING}
-        await network.raise_all_to(committed.status.block_number + 1)
+        await network.wait_for_block(committed.status.block_number)
         async with network.contract(BILLING, chaincode=PROBE) as member:
             assert await member.evaluate("get_private", name) == secret.encode()
         async with network.contract(CUSTOMER, chaincode=PROBE) as outside:

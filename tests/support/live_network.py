@@ -159,12 +159,12 @@ class LiveNetwork:
         async with self.endorser(msp_id) as endorser:
             return await endorser.height(CHANNEL)
 
-    async def raise_all_to(self, height: int, *, seconds: float = 30.0) -> None:
-        """Wait until every peer has so many blocks."""
+    async def wait_for_block(self, number: int, *msp_ids: str, seconds: float = 60.0) -> None:
+        """Wait until the peers of these organisations, or all, have a block."""
         async with asyncio.timeout(seconds):
-            waiting = list(PEERS)
+            waiting = list(msp_ids or PEERS)
             while waiting:
-                waiting = [msp_id for msp_id in waiting if await self.height(msp_id) < height]
+                waiting = [msp_id for msp_id in waiting if await self.height(msp_id) <= number]
                 await asyncio.sleep(POLL_SECONDS if waiting else 0)
 
     async def block(self, number: int, msp_id: str = SERVICE) -> Block:

@@ -37,14 +37,15 @@ class ExpectedTable:
 
 
 def read_tables(ledger: Ledger, mapping_path: Path) -> dict[str, ExpectedTable]:
-    """Apply every write that had an effect to every table that wants its key."""
+    """Apply every write that had an effect to every table of public state that wants its key."""
     definition = yaml.safe_load(mapping_path.read_text())
+    public = {name: table for name, table in definition["tables"].items() if "collections" not in table}
     facts = {(entry.block, entry.tx): entry for entry in ledger.transactions}
-    tables = {name: ExpectedTable() for name in definition["tables"]}
+    tables = {name: ExpectedTable() for name in public}
     for write in ledger.writes:
         if write.effect == "none" or write.key[1]:
             continue
-        for name, table in definition["tables"].items():
+        for name, table in public.items():
             parts = _key_parts(table, write.key)
             if parts is not None:
                 _apply(tables[name], table["columns"], parts, write, facts[write.block, write.tx])

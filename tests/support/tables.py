@@ -38,12 +38,14 @@ def query(
 
 
 def read_mapped(url: str, mapping_path: Path) -> dict[str, ExpectedTable]:
-    """Read all mapped tables of a mapping into the oracle's form."""
+    """Read all mapped tables of public state of a mapping into the oracle's form."""
     definition = yaml.safe_load(mapping_path.read_text())
     keys = {row[0]: bytes(row[1]) for row in query(url, "SELECT key_id, key FROM ledger_key WHERE collection = ''")}
     facts = "kvr_block_number, kvr_tx_number, kvr_write_number, kvr_tx_id, kvr_creator_msp_id"
     tables = {}
     for name, table in definition["tables"].items():
+        if "collections" in table:
+            continue  # private state has no history
         columns = list(table["columns"])
         kinds = [table["columns"][column]["type"] for column in columns]
         listed = ", ".join(f'"{column}"' for column in columns)
