@@ -15,7 +15,7 @@ FIND_PYTHON = for candidate in $(PYTHON) python3 python3.11 python3.12 python3.1
 	done; \
 	if [ -z "$${python:-}" ]; then echo "Python 3.11 or later is needed (on Debian and Ubuntu: apt-get install python3 python3-venv)" >&2; exit 1; fi
 
-.PHONY: help setup setup-runtime setup-hfc demo demo-recorded test test-quick check format lock lock-upgrade bench bench-sync bench-network clean
+.PHONY: help setup setup-runtime setup-hfc demo demo-recorded test test-native test-quick check format lock lock-upgrade bench bench-sync bench-network clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -41,6 +41,9 @@ test: setup ## every test, as CI runs them
 	$(PYTEST) -qq -o addopts=--import-mode=importlib --no-header --no-summary tests/unit/test_packaging.py -k resolve; \
 	echo "[2/2] every test on $(WORKERS) workers (a closing table gives each folder)"; \
 	$(PYTEST) -n $(WORKERS) tests
+
+test-native: setup ## the tests of networks, on real nodes of Fabric 3.1 (Raft, BFT) and 2.5 as well; needs their programs
+	@KVR_REQUIRE=postgres,fabric,fabric-lts $(PYTEST) -n $(WORKERS) tests/fabric
 
 test-quick: setup ## about a minute: pure functions, behaviour, recorded chains, hostile input
 	@$(PYTEST) -n $(WORKERS) $(wildcard $(QUICK))
