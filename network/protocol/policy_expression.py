@@ -35,7 +35,10 @@ def encode_policy_expression(text: str) -> bytes:
 
 
 def decode_policy_expression(content: bytes) -> str:
-    """Give the text of a SignaturePolicyEnvelope; raises DecodeError where no text says it."""
+    """Give the text of a SignaturePolicyEnvelope, with AND and OR where they say it.
+
+    Raises DecodeError where no text does.
+    """
     envelope = parse(policies_pb2.SignaturePolicyEnvelope, content, "SignaturePolicyEnvelope")
 
     def text(rule: policies_pb2.SignaturePolicy, depth: int) -> str:
@@ -44,7 +47,8 @@ def decode_policy_expression(content: bytes) -> str:
         kind = rule.WhichOneof("Type")
         if kind == "n_out_of" and rule.n_out_of.rules:
             parts = [text(part, depth + 1) for part in rule.n_out_of.rules]
-            return f"OutOf({rule.n_out_of.n}, {', '.join(parts)})"
+            usual = {1: "OR(", len(parts): "AND("} if len(parts) > 1 else {1: "OR("}
+            return usual.get(rule.n_out_of.n, f"OutOf({rule.n_out_of.n}, ") + ", ".join(parts) + ")"
         if kind == "signed_by" and 0 <= rule.signed_by < len(envelope.identities):
             return _principal_text(envelope.identities[rule.signed_by])
         raise DecodeError("signature policy with a rule that no text says")

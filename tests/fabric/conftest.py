@@ -43,8 +43,6 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             continue
         item.add_marker(pytest.mark.timeout(START_SECONDS + 60))
         callspec = getattr(item, "callspec", None)
-        name = None
-        if callspec is not None:
-            name = callspec.params.get("network") or callspec.params.get("small")
-        if isinstance(name, NetworkName):
-            item.user_properties.append(("network", name.value))
+        for value in callspec.params.values() if callspec is not None else ():
+            if isinstance(value, NetworkName):
+                item.user_properties.append(("network", value.value))

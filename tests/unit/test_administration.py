@@ -118,7 +118,7 @@ def test_a_definition_takes_the_channels_policy_unless_one_is_given() -> None:
 def test_policies_are_shown_as_people_write_them() -> None:
     assert application_policy_text(policy_reference("/Channel/X")) == "/Channel/X"
     assert application_policy_text(signature_policy(encode_policy_expression(MEMBERS))) == (
-        "OutOf(1, 'AMSP.member', 'BMSP.member')"
+        "OR('AMSP.member', 'BMSP.member')"
     )
     assert application_policy_text(b"\xff") == "(a policy that does not read)"
 
@@ -134,7 +134,7 @@ def test_a_channel_is_shown_with_what_decides_in_it(tmp_path: Path) -> None:
     assert shown.acls == {"peer/Propose": "/Channel/Application/Readers"}
     assert shown.policies["/Channel/Orderer/BlockValidation"] == "ANY Writers"
     assert shown.policies["/Channel/Admins"] == (
-        "OutOf(2, 'CustomerMSP.admin', OutOf(1, 'ServiceMSP.admin', 'BillingMSP.admin', 'FieldMSP.admin'))"
+        "AND('CustomerMSP.admin', OR('ServiceMSP.admin', 'BillingMSP.admin', 'FieldMSP.admin'))"
     )
     assert len(shown.orderers["OrdererMSP"]) == 3
     purposes: dict[str, int] = {}

@@ -162,7 +162,7 @@ def test_a_policy_is_the_message_of_its_text() -> None:
 
     meta = policies_pb2.ImplicitMetaPolicy.FromString(implicit.value)
     assert signature.type == policies_pb2.Policy.SIGNATURE
-    assert decode_policy_expression(signature.value) == "OutOf(1, 'A.peer')"
+    assert decode_policy_expression(signature.value) == "OR('A.peer')"
     assert implicit.type == policies_pb2.Policy.IMPLICIT_META
     assert (meta.rule, meta.sub_policy) == (policies_pb2.ImplicitMetaPolicy.MAJORITY, "Admins")
 

@@ -27,10 +27,16 @@ def test_takes_the_three_spellings_of_a_gate(gate: str) -> None:
     assert encode_policy_expression(f"{gate}('A.peer')") == encode_policy_expression("OutOf(1, 'A.peer')")
 
 
-def test_gives_text_that_encodes_to_the_same_bytes() -> None:
-    content = encode_policy_expression("AND('C.peer', OutOf(1, 'S-1.x.admin', \"B.orderer\"), 'A.client')")
-
-    assert encode_policy_expression(decode_policy_expression(content)) == content
+@pytest.mark.parametrize(
+    "text",
+    [
+        "AND('C.peer', OR('S-1.x.admin', 'B.orderer'), 'A.client')",
+        "OutOf(2, 'A.peer', 'B.peer', OR('C.peer'))",
+        "OR('A.member', AND('B.member', 'C.member'))",
+    ],
+)
+def test_gives_the_text_that_was_encoded(text: str) -> None:
+    assert decode_policy_expression(encode_policy_expression(text)) == text
 
 
 @pytest.mark.parametrize(
