@@ -31,6 +31,7 @@ from network.embedded.ledger.ordering import Orderer
 from network.embedded.ledger.package_store import PackageStore
 from network.embedded.ledger.peer import Node, Peer
 from network.embedded.ledger.peer_channel import PeerChannel
+from network.embedded.local_msp import read_local_msp
 from network.protocol.collection import CollectionConfig, encode_collections
 from network.protocol.lifecycle import ChaincodeDefinition, signature_policy
 from network.protocol.package import build_service_package
@@ -309,7 +310,8 @@ class LedgerNetwork:
         credentials, endpoints = self.generated.credentials, self.generated.endpoints
         for organization in self.generated.topology.all_organizations:
             for node in organization.nodes:
-                identity = self._identity(organization.msp_id, credentials.node_msp(organization.msp_id, node.name))
+                msp = credentials.node_msp(organization.msp_id, node.name)
+                identity = self._identity(organization.msp_id, msp)
                 folder = self.folder / node.name
                 if organization.is_orderer:
                     self.ledger.orderers.append(Orderer(node.name, identity, folder))
@@ -317,12 +319,15 @@ class LedgerNetwork:
                 address = f"{endpoints[node.name].host}:{endpoints[node.name].port}"
                 self.ledger.peers.append(
                     Peer(
-                        Node(node.name, organization.msp_id, address, identity),
+                        Node(
+                            node.name, organization.msp_id, address, identity, read_local_msp(organization.msp_id, msp)
+                        ),
                         folder,
                         runner=self.behaviours,
                         packages=PackageStore(folder / "packages"),
                         distribute=self.ledger.dissemination.distribute,
                         clock=self.clock,
+                        joined=self.ledger.joined,
                     )
                 )
 
