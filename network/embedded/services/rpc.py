@@ -49,6 +49,7 @@ ENDORSER_REQUESTS: Final = 2500
 DELIVER_REQUESTS: Final = 2500
 GATEWAY_REQUESTS: Final = 500
 
+_NO_MESSAGE: Final = "failed to unmarshal the received message"
 _Context = grpc.aio.ServicerContext[Any, Any]
 
 
@@ -123,7 +124,7 @@ def _method_handler(method: MethodDescriptor, handler: Callable[..., Any], slots
 
     async def answer(request: Message | _Unreadable, context: _Context) -> Message:
         try:
-            _check_readable(request)
+            _check_readable(request, "error unmarshalling request")
             with slots.taken():
                 found: Message = await handler(request)
                 return found
@@ -132,10 +133,12 @@ def _method_handler(method: MethodDescriptor, handler: Callable[..., Any], slots
 
     async def answer_many(requests: Any, context: _Context) -> AsyncIterator[Message]:  # noqa: ANN401
         try:
-            if not method.client_streaming:
-                _check_readable(requests)
             with slots.taken():
-                async with aclosing(handler(_readable(requests) if method.client_streaming else requests)) as answers:
+                if method.client_streaming:
+                    requests = _readable(requests)
+                else:
+                    _check_readable(requests, _NO_MESSAGE)
+                async with aclosing(handler(requests)) as answers:
                     async for found in answers:
                         yield found
         except Exception as error:  # noqa: BLE001  # as above
@@ -151,17 +154,15 @@ def _method_handler(method: MethodDescriptor, handler: Callable[..., Any], slots
     return grpc.unary_unary_rpc_method_handler(answer, read, write)
 
 
-def _check_readable(request: Message | _Unreadable) -> None:
+def _check_readable(request: Message | _Unreadable, failed: str) -> None:
     if isinstance(request, _Unreadable):
-        raise RpcError(grpc.StatusCode.INTERNAL, f"grpc: error unmarshalling request: {request.words}")
+        raise RpcError(grpc.StatusCode.INTERNAL, f"grpc: {failed}: {request.words}")
 
 
 async def _readable(requests: AsyncIterator[Message | _Unreadable]) -> AsyncIterator[Message]:
     async for request in requests:
-        if isinstance(request, _Unreadable):
-            words = f"grpc: failed to unmarshal the received message: {request.words}"
-            raise RpcError(grpc.StatusCode.INTERNAL, words)
-        yield request
+        _check_readable(request, _NO_MESSAGE)
+        yield request  # type: ignore[misc]  # it is a message
 
 
 async def _end(context: _Context, method: MethodDescriptor, error: Exception) -> NoReturn:

@@ -230,8 +230,8 @@ def test_the_first_block_is_the_configuration_until_another_comes(tmp_path: Path
             ("GetConfigBlock", ""),
             (
                 "access denied for [GetConfigBlock][]: Failed getting local MSP principal during channelless check "
-                "policy with policy [/Channel/Application/Readers]: [MSP Principal role [/Channel/Application/Readers] not "
-                "recognized]"
+                "policy with policy [/Channel/Application/Readers]: [MSP Principal role "
+                "[/Channel/Application/Readers] not recognized]"
             ),
         ),
         (("JoinChain",), "Incorrect number of arguments, 1"),
