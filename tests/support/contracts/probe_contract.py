@@ -89,3 +89,11 @@ async def emit(context: Context, key: str, name: str, payload: str) -> None:
     await context.stub.get_state(key)
     await context.stub.put_state(key, payload.encode())
     context.stub.set_event(name, payload.encode())
+
+
+@contract.transaction
+async def note_both(context: Context, name: str) -> None:
+    """Write a public key, and the transient value `secret` to the collection `pair`."""
+    _mark(name, context.stub.peer_msp_id)
+    await context.stub.put_state(name, b"noted")
+    await context.stub.put_private_data("pair", name, context.stub.transient["secret"])
