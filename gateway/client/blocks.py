@@ -148,7 +148,9 @@ class BlockStream:
     ) -> AsyncGenerator[BlockOutline, None]:
         """Give the blocks from `start` to `stop` in outline: every transaction by id and verdict, events by name.
 
-        It takes access to `event/FilteredBlock` alone. Nothing is verified. Raises as `witnesses` does.
+        It takes access to `event/FilteredBlock` alone. Nothing is verified. Raises as `witnesses` does. Of a block with
+        a transaction that cannot be read, which any writer of the channel can make, no peer gives an outline: it ends
+        in BlocksBadRequestError there. Read that block with `blocks`, and go on behind it.
         """
         async with aclosing(self._received("DeliverFiltered", start, stop, idle_seconds)) as received:
             async for block in received:

@@ -102,10 +102,11 @@ class VirtualClock:
 
 
 class Stub:
-    """What a contract may ask: each request is one message of the chaincode protocol."""
+    """What a contract may ask: each request is one message of the chaincode protocol. `peer`: where it runs."""
 
-    def __init__(self, call: ChaincodeCall, conversation: Conversation) -> None:
+    def __init__(self, call: ChaincodeCall, conversation: Conversation, peer: str = "") -> None:
         self.call = call
+        self.peer = peer
         self.event: tuple[str, bytes] | None = None
         self._conversation = conversation
 
@@ -177,9 +178,11 @@ class Behaviours:
         self._known[name] = behaviour
         return name
 
-    async def execute(self, package_id: str, call: ChaincodeCall, conversation: Conversation) -> ChaincodeResult:
+    async def execute(
+        self, package_id: str, call: ChaincodeCall, conversation: Conversation, peer: str = ""
+    ) -> ChaincodeResult:
         self.executed.append(package_id)
-        stub = Stub(call, conversation)
+        stub = Stub(call, conversation, peer)
         try:
             result = await self._known[call.chaincode_input.args[0]](stub)
         except RequestRefusedError as error:
@@ -190,6 +193,17 @@ class Behaviours:
         if stub.event is not None:
             event = chaincode_event_pb2.ChaincodeEvent(event_name=stub.event[0], payload=stub.event[1])
         return ChaincodeResult(result, event)
+
+
+@dataclass(frozen=True)
+class BehavioursAtPeer:
+    """Runs the behaviours that all peers know, and tells them at which one they run."""
+
+    behaviours: Behaviours
+    peer: str
+
+    async def execute(self, package_id: str, call: ChaincodeCall, conversation: Conversation) -> ChaincodeResult:
+        return await self.behaviours.execute(package_id, call, conversation, self.peer)
 
 
 def put(key: str, value: bytes, collection: str = "") -> Behaviour:
@@ -323,7 +337,7 @@ class LedgerNetwork:
                             node.name, organization.msp_id, address, identity, read_local_msp(organization.msp_id, msp)
                         ),
                         folder,
-                        runner=self.behaviours,
+                        runner=BehavioursAtPeer(self.behaviours, node.name),
                         packages=PackageStore(folder / "packages"),
                         distribute=self.ledger.dissemination.distribute,
                         clock=self.clock,

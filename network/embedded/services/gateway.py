@@ -32,6 +32,7 @@ from network.embedded.services.gateway_request import (
 )
 from network.embedded.services.peer_choice import PeerChoice
 from network.embedded.services.rpc import ErrorDetail, RpcError
+from network.errors import LedgerError
 from network.protocol.errors import DecodeError, ProposalError
 from network.protocol.policy import SignedData
 from network.protocol.proposal import decode_proposal, prepared_transaction
@@ -155,6 +156,8 @@ class GatewayService:
                 events = block_events(channel.files.block(number))
             except DecodeError as error:
                 raise RpcError(grpc.StatusCode.ABORTED, str(error)) from error
+            except LedgerError as error:
+                raise RpcError(grpc.StatusCode.ABORTED, f"block {number} cannot be read") from error
             found = [event for event in events if passing.passes(event)]
             if found:
                 yield gateway_pb2.ChaincodeEventsResponse(block_number=number, events=found)
