@@ -113,8 +113,12 @@ class Stub:
     async def ask(self, name: str, message: Any = b"", answer: Any = None) -> Any:
         """Send a request by its name; parse the answer where a message type is given."""
         payload = message if isinstance(message, bytes) else message.SerializeToString()
-        content = await self._conversation.answer(_Kind.Type.Value(name), payload)
+        content = await self.request(_Kind.Type.Value(name), payload)
         return content if answer is None else answer.FromString(content)
+
+    async def request(self, kind: int, payload: bytes) -> bytes:
+        """Send a request by its number, of any bytes."""
+        return await self._conversation.answer(kind, payload)
 
     async def get(self, key: str, collection: str = "") -> bytes:
         return bytes(await self.ask("GET_STATE", chaincode_shim_pb2.GetState(key=key, collection=collection)))
@@ -183,8 +187,10 @@ class Behaviours:
     ) -> ChaincodeResult:
         self.executed.append(package_id)
         stub = Stub(call, conversation, peer)
+        arguments = call.chaincode_input.args
+        behaviour = self._known.get(arguments[0]) if arguments else None
         try:
-            result = await self._known[call.chaincode_input.args[0]](stub)
+            result = await behaviour(stub) if behaviour else _unknown_behaviour()
         except RequestRefusedError as error:
             result = proposal_response_pb2.Response(status=500, message=str(error))
         if not isinstance(result, proposal_response_pb2.Response):
@@ -193,6 +199,10 @@ class Behaviours:
         if stub.event is not None:
             event = chaincode_event_pb2.ChaincodeEvent(event_name=stub.event[0], payload=stub.event[1])
         return ChaincodeResult(result, event)
+
+
+def _unknown_behaviour() -> proposal_response_pb2.Response:
+    return proposal_response_pb2.Response(status=404, message="there is no such behaviour")
 
 
 @dataclass(frozen=True)
