@@ -383,3 +383,17 @@ def test_peers_agree_byte_for_byte(network: LedgerNetwork) -> None:
         return (await network.endorse(behave, [SERVICE, "peer0.billing", CUSTOMER])).payloads
 
     assert len(network.run(story())) == 1
+
+
+def test_a_chaincode_that_another_plugin_endorses_is_not_endorsed(network: LedgerNetwork) -> None:
+    network.run(network.deploy("special", definition(endorsement_plugin="mine")))
+
+    async def refuse(stub: Stub) -> Any:
+        del stub
+        return proposal_response_pb2.Response(status=400, message="no")
+
+    assert_failed(
+        answer(network, get("key"), chaincode="special"),
+        "endorsing with plugin failed: plugin with name mine could not be used: plugin with name mine wasn't found",
+    )
+    assert answer(network, refuse, chaincode="special").response.message == "no"

@@ -30,6 +30,7 @@ from network.embedded.ledger.system_chaincode import ConfigurationCall, invoke_c
 from network.protocol.errors import ConfigurationError, DecodeError, ProposalError
 from network.protocol.identity import Identity, decode_serialized_identity
 from network.protocol.interest import ChaincodeCall as InterestingCall
+from network.protocol.lifecycle import DEFAULT_ENDORSEMENT_PLUGIN
 from network.protocol.msp import ChannelMsps
 from network.protocol.policy import SignedData
 from network.protocol.private_data import LIFECYCLE_NAMESPACE
@@ -56,11 +57,12 @@ class _PeerFailureError(Exception):
 
 
 class Outcome(NamedTuple):
-    """What a chaincode answered, and with which version of its definition."""
+    """What a chaincode answered, and with which version of its definition, and who endorses it."""
 
     response: Response
     event: ChaincodeEvent | None
     version: str
+    endorsement_plugin: str = DEFAULT_ENDORSEMENT_PLUGIN
 
 
 Distribute = Callable[[PeerChannel, str, bytes], Awaitable[None]]
@@ -242,6 +244,10 @@ class Peer:
             return _message(encode_proposal_response(response, payload=payload, interest=interest))
         if not proposal.channel_id:
             return _message(encode_proposal_response(response))
+        plugin = outcome.endorsement_plugin
+        if plugin != DEFAULT_ENDORSEMENT_PLUGIN:
+            words = f"plugin with name {plugin} could not be used: plugin with name {plugin} wasn't found"
+            raise _PeerFailureError(f"endorsing with plugin failed: {words}")
         endorser = self.node.identity.creator
         endorsement = Endorsement(endorser, self.node.identity.sign(endorsed_bytes(payload, endorser)))
         return _message(encode_proposal_response(response, payload=payload, endorsement=endorsement, interest=interest))
@@ -281,7 +287,7 @@ class Peer:
         if result.event is not None and response.status < _REFUSED:
             # Which chaincode and which transaction, the peer says itself.
             event = ChaincodeEvent(proposal.chaincode, proposal.tx_id, result.event.event_name, result.event.payload)
-        return Outcome(response, event, found.definition.version)
+        return Outcome(response, event, found.definition.version, found.definition.endorsement_plugin)
 
     def _ask_lifecycle(self, proposal: Proposal, channel: PeerChannel | None, simulation: Simulation | None) -> Outcome:
         rules = None if channel is None else channel.rules
