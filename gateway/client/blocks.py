@@ -1,6 +1,8 @@
 """The blocks of a channel from a peer, in order, byte for byte as they came (`peer/events.proto` Deliver).
 
 Blocks are not decoded here: their bytes are cut out of the response, so what is hashed later is what was received.
+Less than blocks: witnesses (hashes and verdicts, for comparing peers), and outlines (ids and verdicts, for those who
+may see no more).
 """
 
 import asyncio
@@ -13,6 +15,7 @@ from typing import Final, NamedTuple
 import grpc
 from fabric_protos.common import common_pb2
 from fabric_protos.orderer import ab_pb2
+from fabric_protos.peer import events_pb2
 
 from gateway.client.channel import NodeChannel
 from gateway.client.errors import (
@@ -26,13 +29,17 @@ from gateway.client.errors import (
 from gateway.client.gateway import Chance
 from gateway.client.identity import SigningIdentity
 from gateway.client.message import SEEK_INFO, channel_header
+from network.protocol.block import SLOT_COMMIT_HASH, SLOT_TRANSACTIONS_FILTER, BlockHeader, header_hash
 from network.protocol.errors import DecodeError
 from network.protocol.proposal import encode_envelope
-from network.protocol.wire import read_varint, scan_fields
+from network.protocol.validation_code import validation_code_name
+from network.protocol.wire import parse, read_varint, scan_fields
 
 _ENDLESS: Final = 2**64 - 1
 _BYTES: Final = 2
-_STATUS, _BLOCK, _BLOCK_AND_PRIVATE_DATA = 1, 2, 4
+_STATUS, _BLOCK_AND_PRIVATE_DATA = 1, 4
+_FIELDS: Final = {"Deliver": 2, "DeliverFiltered": 3, "DeliverWithPrivateData": _BLOCK_AND_PRIVATE_DATA}
+"""Which field of a response the blocks of a method are in."""
 _ERRORS: Final[dict[int, type[BlockStreamError]]] = {
     common_pb2.NOT_FOUND: BlocksNotFoundError,
     common_pb2.FORBIDDEN: BlocksForbiddenError,
@@ -63,6 +70,31 @@ class ReceivedBlock(NamedTuple):
     private_data: dict[int, bytes]
 
 
+class Witness(NamedTuple):
+    """What one peer says of a block. `flags`: a validation code per transaction; `commit_hash` None: it gives none."""
+
+    number: int
+    header_hash: bytes
+    previous_hash: bytes
+    flags: bytes
+    commit_hash: bytes | None
+
+
+class TransactionOutline(NamedTuple):
+    """A transaction by id, verdict (name of its validation code) and the names of its events by chaincode."""
+
+    tx_id: str
+    code: str
+    events: tuple[tuple[str, str], ...]
+
+
+class BlockOutline(NamedTuple):
+    """A block's transactions, valid or not, configurations too."""
+
+    number: int
+    transactions: tuple[TransactionOutline, ...]
+
+
 @dataclass(frozen=True, slots=True)
 class BlockStream:
     """The blocks of one channel, from one peer, read by one identity. The gRPC channel stays the caller's to close."""
@@ -86,30 +118,53 @@ class BlockStream:
         iterator, or cancelling, closes the stream. `idle_seconds`: the longest time between two blocks. Raises
         BlockStreamError's classes with the first number not received.
         """
-        async with aclosing(
-            self._received(start, stop, private_data=private_data, idle_seconds=idle_seconds)
-        ) as received:
+        method = "DeliverWithPrivateData" if private_data else "Deliver"
+        async with aclosing(self._received(method, start, stop, idle_seconds)) as received:
             async for block in received:
                 yield block
 
     async def newest(self, *, idle_seconds: float | None = None) -> bytes:
         """Give the newest block the peer has, serialised; raises BlockStreamError's classes (`next_block` is -1)."""
-        async with aclosing(
-            self._received(_FROM_NEWEST, Stop.NEWEST, private_data=False, idle_seconds=idle_seconds)
-        ) as received:
+        async with aclosing(self._received("Deliver", _FROM_NEWEST, Stop.NEWEST, idle_seconds)) as received:
             async for block in received:
                 return block.content
         raise BlocksUnavailableError("the peer gave no newest block", _FROM_NEWEST)
 
+    async def witnesses(
+        self, start: int, *, stop: int | Stop = Stop.NEVER, idle_seconds: float | None = None
+    ) -> AsyncGenerator[Witness, None]:
+        """Give what the peer says of the blocks from `start` to `stop`, without their transactions: some 2 kB each.
+
+        Peers of one channel that agree give equal witnesses. Nothing is verified: header hash and commit hash are the
+        peer's word until they are compared. Raises as `blocks` does, and BlockStreamError for a block that is another
+        than asked for or none.
+        """
+        async with aclosing(self._received("Deliver", start, stop, idle_seconds, header_only=True)) as received:
+            async for block in received:
+                yield _read_witness(block)
+
+    async def outlines(
+        self, start: int, *, stop: int | Stop = Stop.NEVER, idle_seconds: float | None = None
+    ) -> AsyncGenerator[BlockOutline, None]:
+        """Give the blocks from `start` to `stop` in outline: every transaction by id and verdict, events by name.
+
+        It takes access to `event/FilteredBlock` alone. Nothing is verified. Raises as `witnesses` does. Of a block with
+        a transaction that cannot be read, which any writer of the channel can make, no peer gives an outline: it ends
+        in BlocksBadRequestError there. Read that block with `blocks`, and go on behind it.
+        """
+        async with aclosing(self._received("DeliverFiltered", start, stop, idle_seconds)) as received:
+            async for block in received:
+                yield _read_outline(block)
+
     async def _received(
         self,
+        method: str,
         start: int,
         stop: int | Stop,
-        *,
-        private_data: bool,
         idle_seconds: float | None,
+        *,
+        header_only: bool = False,
     ) -> AsyncGenerator[ReceivedBlock, None]:
-        method = "DeliverWithPrivateData" if private_data else "Deliver"
         # No deserialiser: the bytes are taken as they came.
         deliver: grpc.aio.StreamStreamMultiCallable[bytes, bytes] = self.channel.grpc.stream_stream(
             f"/protos.Deliver/{method}"
@@ -117,7 +172,7 @@ class BlockStream:
         call = deliver()
         number = start
         try:
-            await call.write(self._request(start, stop))
+            await call.write(self._request(start, stop, header_only=header_only))
             while True:
                 try:
                     async with asyncio.timeout(idle_seconds):
@@ -126,7 +181,7 @@ class BlockStream:
                     raise BlocksStalledError(f"nothing came for {idle_seconds} seconds", number) from None
                 if not isinstance(content, bytes):  # the end of the stream
                     raise BlocksUnavailableError("the stream ended", number)
-                block = _read_response(content, number)
+                block = _read_response(content, number, _FIELDS[method])
                 if block is None:
                     return
                 yield block
@@ -136,7 +191,7 @@ class BlockStream:
         finally:
             call.cancel()
 
-    def _request(self, start: int, stop: int | Stop) -> bytes:
+    def _request(self, start: int, stop: int | Stop, *, header_only: bool) -> bytes:
         first = (
             ab_pb2.SeekPosition(newest=ab_pb2.SeekNewest())
             if start == _FROM_NEWEST
@@ -157,15 +212,20 @@ class BlockStream:
             header=common_pb2.Header(
                 channel_header=header.SerializeToString(), signature_header=signature_header.SerializeToString()
             ),
-            data=ab_pb2.SeekInfo(start=first, stop=last, behavior=behavior).SerializeToString(),
+            data=ab_pb2.SeekInfo(
+                start=first,
+                stop=last,
+                behavior=behavior,
+                content_type=ab_pb2.SeekInfo.HEADER_WITH_SIG if header_only else ab_pb2.SeekInfo.BLOCK,
+            ).SerializeToString(),
         ).SerializeToString()
         return encode_envelope(payload, self.identity.sign(payload))
 
 
-def _read_response(content: bytes, number: int) -> ReceivedBlock | None:
+def _read_response(content: bytes, number: int, wanted: int) -> ReceivedBlock | None:
     """Give the block of a DeliverResponse, None for the end; raises BlockStreamError."""
     try:
-        answer = _read_field(content, number)
+        answer = _read_field(content, number, wanted)
     except DecodeError as error:
         raise BlockStreamError(f"not a response with a block: {error}", number) from error
     if isinstance(answer, ReceivedBlock):
@@ -174,7 +234,7 @@ def _read_response(content: bytes, number: int) -> ReceivedBlock | None:
     return None
 
 
-def _read_field(content: bytes, number: int) -> ReceivedBlock | int:
+def _read_field(content: bytes, number: int, wanted: int) -> ReceivedBlock | int:
     """Give the block, or the status that ends the stream; a response has one field."""
     fields = tuple(scan_fields(content))
     if len(fields) != 1:
@@ -182,10 +242,10 @@ def _read_field(content: bytes, number: int) -> ReceivedBlock | int:
     found = fields[0]
     if found.number == _STATUS and found.wire_type == 0:
         return read_varint(found.raw, 0)[0]
-    if found.wire_type == _BYTES and found.number == _BLOCK:
+    if found.wire_type == _BYTES and found.number == wanted:
+        if wanted == _BLOCK_AND_PRIVATE_DATA:
+            return _read_block_and_private_data(found.content, number)
         return ReceivedBlock(number, found.content, {})
-    if found.wire_type == _BYTES and found.number == _BLOCK_AND_PRIVATE_DATA:
-        return _read_block_and_private_data(found.content, number)
     raise DecodeError(f"field {found.number}")
 
 
@@ -220,3 +280,48 @@ def _read_entry(content: bytes) -> tuple[int, bytes]:
         elif found.number == 2 and found.wire_type == _BYTES:
             value = found.content
     return tx_number, value
+
+
+def _read_witness(received: ReceivedBlock) -> Witness:
+    try:
+        block = parse(common_pb2.Block, received.content, "Block")
+        metadata = block.metadata.metadata
+        kept = metadata[SLOT_COMMIT_HASH] if len(metadata) > SLOT_COMMIT_HASH else b""
+        commit_hash = parse(common_pb2.Metadata, kept, "Metadata").value or None
+    except DecodeError as error:
+        raise BlockStreamError(f"not a block: {error}", received.number) from error
+    header = BlockHeader(block.header.number, block.header.previous_hash, block.header.data_hash)
+    _check_number(header.number, received.number)
+    flags = metadata[SLOT_TRANSACTIONS_FILTER] if len(metadata) > SLOT_TRANSACTIONS_FILTER else b""
+    return Witness(header.number, header_hash(header), header.previous_hash, flags, commit_hash)
+
+
+def _read_outline(received: ReceivedBlock) -> BlockOutline:
+    try:
+        block = parse(events_pb2.FilteredBlock, received.content, "FilteredBlock")
+    except DecodeError as error:
+        raise BlockStreamError(f"not a block in outline: {error}", received.number) from error
+    _check_number(block.number, received.number)
+    return BlockOutline(
+        block.number,
+        tuple(
+            [
+                TransactionOutline(
+                    transaction.txid,
+                    validation_code_name(transaction.tx_validation_code),
+                    tuple(
+                        [
+                            (action.chaincode_event.chaincode_id, action.chaincode_event.event_name)
+                            for action in transaction.transaction_actions.chaincode_actions
+                        ]
+                    ),
+                )
+                for transaction in block.filtered_transactions
+            ]
+        ),
+    )
+
+
+def _check_number(number: int, wanted: int) -> None:
+    if number != wanted:
+        raise BlockStreamError(f"block {number} came in its place", wanted)

@@ -44,7 +44,7 @@ class NodeChannel:
             raise CredentialError(f"{endpoint.address}: client certificate and client key go together")
         try:
             x509.load_pem_x509_certificates(endpoint.tls_roots)
-        except ValueError:
+        except (ValueError, x509.InvalidVersion):
             raise CredentialError(f"{endpoint.address}: TLS roots are no certificates in PEM") from None
         self.address = endpoint.address
         self.tls_certificate_hash = _certificate_hash(endpoint)
@@ -99,6 +99,6 @@ def _certificate_hash(endpoint: Endpoint) -> bytes:
         return b""
     try:
         certificate = x509.load_pem_x509_certificate(endpoint.client_certificate)
-    except ValueError:
+    except (ValueError, x509.InvalidVersion):
         raise CredentialError(f"{endpoint.address}: client certificate is not a certificate in PEM") from None
     return sha256(certificate.public_bytes(Encoding.DER)).digest()

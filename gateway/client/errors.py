@@ -21,6 +21,12 @@ ClientError
    +- BlocksBadRequestError    the peer cannot use the request; often a clock that is off by more than 15 minutes
    +- BlocksUnavailableError   the peer cannot serve now, or the connection was lost
    +- BlocksStalledError       nothing came for the time the caller gave
++- EventStreamError            the event stream ended, or gave what it should not
+   +- EventsForbiddenError     no such channel, or the identity may not read it
+   +- EventsUnreadableError    the peer cannot read a block of its own
+   +- EventsUnavailableError   the peer cannot serve now, or the connection was lost
+   +- EventsStalledError       nothing came for the time the caller gave
+   +- EventCheckpointError     the checkpoint names no event of this chaincode
 """
 
 from typing import ClassVar, Literal, NamedTuple
@@ -229,3 +235,61 @@ class BlocksStalledError(BlockStreamError):
 
     code = "blocks_stalled"
     retryable = True
+
+
+class EventPosition(NamedTuple):
+    """Where a stream of events goes on: behind the event of a transaction in a block; without one, at the block."""
+
+    block_number: int
+    tx_id: str = ""
+
+
+class EventStreamError(ClientError):
+    """The event stream ended, or gave what it should not. `position` is where to go on.
+
+    `grpc_code` is the code's name, "" where there was none; `message`, the server's text, is kept out of `str()`.
+    """
+
+    code = "event_stream"
+
+    def __init__(self, reason: str, position: EventPosition, grpc_code: str = "", message: str = "") -> None:
+        behind = f" behind transaction {position.tx_id}" if position.tx_id else ""
+        super().__init__(f"events from block {position.block_number}{behind}: {reason}")
+        self.position = position
+        self.grpc_code = grpc_code
+        self.message = message
+
+
+class EventsForbiddenError(EventStreamError):
+    """No such channel on this peer, or the identity may not read its events."""
+
+    code = "events_forbidden"
+
+
+class EventsUnreadableError(EventStreamError):
+    """The peer's stream ended at a block that it cannot read: somebody wrote a malformed transaction.
+
+    It ends there again; read that block with a BlockStream, and go on with the events from the next one.
+    """
+
+    code = "events_unreadable"
+
+
+class EventsUnavailableError(EventStreamError):
+    """The peer cannot serve now, or the connection was lost. Go on from `position`."""
+
+    code = "events_unavailable"
+    retryable = True
+
+
+class EventsStalledError(EventStreamError):
+    """Nothing came for the time the caller gave. Go on from `position`, perhaps at another peer."""
+
+    code = "events_stalled"
+    retryable = True
+
+
+class EventCheckpointError(EventStreamError):
+    """The block of the checkpoint has no event of this chaincode by its transaction: wrong block, chaincode or id."""
+
+    code = "event_checkpoint"

@@ -13,6 +13,7 @@ from fabric_protos.gateway import gateway_pb2_grpc
 
 from gateway.client.channel import NodeChannel
 from gateway.client.contract import Contract
+from gateway.client.events import EventStream
 from gateway.client.identity import SigningIdentity
 from gateway.client.transaction import Commit
 from network.protocol.wire import parse
@@ -80,6 +81,10 @@ class Network:
     def commit(self, tx_id: str) -> Commit:
         """Give a transaction by its id, to ask how it stands; nothing is sent."""
         return Commit(self.gateway, self.channel_name, tx_id)
+
+    def events(self, chaincode: str) -> EventStream:
+        """Give the events of a chaincode, by name; nothing is sent."""
+        return EventStream(self.gateway, self.channel_name, chaincode)
 
     async def height(self) -> int:
         """Give the number of blocks that a peer of the organisation has (`qscc.GetChainInfo`); raises EvaluateError."""

@@ -50,7 +50,7 @@ class SigningIdentity:
         try:
             parsed = x509.load_pem_x509_certificate(certificate)
             public = parsed.public_key()
-        except (ValueError, UnsupportedAlgorithm):
+        except (ValueError, UnsupportedAlgorithm, x509.InvalidVersion):
             raise CredentialError(f"certificate of {msp_id}: not a certificate in PEM") from None
         try:
             private = load_pem_private_key(key, password=None)

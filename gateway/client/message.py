@@ -79,6 +79,6 @@ def _check_endorsement(endorser: bytes, signature: bytes, endorsed: bytes) -> st
         if not isinstance(key, ec.EllipticCurvePublicKey):
             raise DecodeError("an endorser's key is not an ECDSA key")
         key.verify(signature, endorsed + endorser, ec.ECDSA(hashes.SHA256()))
-    except (ValueError, InvalidSignature, UnsupportedAlgorithm):
+    except (ValueError, InvalidSignature, UnsupportedAlgorithm, x509.InvalidVersion):
         raise DecodeError("an endorsement that its endorser did not sign") from None
     return identity.msp_id

@@ -23,6 +23,7 @@ from network.embedded.ledger.network import EmbeddedLedger
 from network.embedded.ledger.ordering import Orderer
 from network.embedded.ledger.package_store import PackageStore
 from network.embedded.ledger.peer import Node, Peer
+from network.embedded.local_msp import read_local_msp
 from network.embedded.nodes import NodeEntry, Nodes, read_nodes
 from network.embedded.services.contract_runner import ServedContracts
 from network.embedded.services.node_server import ServerTls, serve_orderer, serve_peer, stop_servers
@@ -56,18 +57,20 @@ def _open(folder: Path, nodes: Nodes, chance: Random) -> _Opened:
         runners.append(ServedContracts(packages))
         ledger.peers.append(
             Peer(
-                Node(entry.name, entry.msp_id, entry.address, identity),
+                Node(entry.name, entry.msp_id, entry.address, identity, read_local_msp(entry.msp_id, Path(entry.msp))),
                 folder / entry.name,
                 runner=runners[-1],
                 packages=packages,
                 distribute=ledger.dissemination.distribute,
                 clock=ledger.clock,
+                joined=ledger.joined,
             )
         )
     for channel_id, genesis in nodes.genesis_blocks.items():
         members = {entry.name for entry in nodes.entries if channel_id in entry.channels}
         block = common_pb2.Block.FromString(Path(genesis).read_bytes())
         ledger.open_channel(channel_id, block, [peer for peer in ledger.peers if peer.node.name in members])
+    ledger.reopen_joined()
     tls = {
         entry.name: ServerTls(Path(entry.tls_certificate).read_bytes(), Path(entry.tls_key).read_bytes())
         for entry in nodes.entries

@@ -334,6 +334,12 @@ def check_definition(
 
     Raises DefinitionError with Fabric's text, DecodeError when the collections are no message.
     """
+    check_name_and_version(chaincode, definition.version)
+    check_collections(definition.collections, b"" if committed is None else committed.collections, msps)
+
+
+def check_name_and_version(chaincode: str, version: str) -> None:
+    """Check what a chaincode and its version may be called; raises DefinitionError with Fabric's text."""
     if not CHAINCODE_NAME.fullmatch(chaincode):
         raise DefinitionError(
             f"invalid chaincode name '{chaincode}'. Names can only consist of alphanumerics, '_', and '-' and can only "
@@ -341,12 +347,10 @@ def check_definition(
         )
     if chaincode in SYSTEM_CHAINCODES:
         raise DefinitionError(f"chaincode name '{chaincode}' is the name of a system chaincode")
-    if not CHAINCODE_VERSION.fullmatch(definition.version):
+    if not CHAINCODE_VERSION.fullmatch(version):
         raise DefinitionError(
-            f"invalid chaincode version '{definition.version}'. Versions can only consist of alphanumerics, '_', '-', "
-            "'+', and '.'"
+            f"invalid chaincode version '{version}'. Versions can only consist of alphanumerics, '_', '-', '+', and '.'"
         )
-    check_collections(definition.collections, b"" if committed is None else committed.collections, msps)
 
 
 def approval_writes(chaincode: str, approval: Approval, read_public: Reader, read_private: Reader) -> Writes:

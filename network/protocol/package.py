@@ -33,6 +33,7 @@ _SURROGATE = re.compile("[\ud800-\udfff]")
 _REGULAR = (tarfile.REGTYPE, tarfile.AREGTYPE)
 _BLOCK = tarfile.BLOCKSIZE
 _GZIP_MAGIC = b"\x1f\x8b\x08"
+_GZIP_HEADER_BYTES = 10
 _RECORD = re.compile(rb"([0-9]{1,10}) ")
 _NUMBER = re.compile(rb"[0-9]{1,18}")
 _LINE_END = 0x0A
@@ -195,6 +196,8 @@ def _unpack(content: bytes, max_bytes: int) -> bytes:
     """Undo gzip, all members of it, within a number of bytes."""
     if not content:
         raise PackageError("error reading as gzip stream: EOF")
+    if len(content) < _GZIP_HEADER_BYTES:
+        raise PackageError("error reading as gzip stream: unexpected EOF")
     if not content.startswith(_GZIP_MAGIC):
         raise PackageError("error reading as gzip stream: gzip: invalid header")
     out = bytearray()
@@ -222,6 +225,8 @@ def _entries(archive: bytes) -> Iterator[tuple[str, bytes, bytes]]:
     while position < len(archive):
         block = archive[position : position + _BLOCK]
         position += _BLOCK
+        if len(block) < _BLOCK:
+            raise _unreadable("unexpected EOF")
         if not any(block):
             if any(archive[position : position + _BLOCK]):
                 raise _unreadable("archive/tar: invalid tar header")

@@ -31,7 +31,7 @@ from network.protocol.transaction import (
     ChaincodeEvent,
     Endorsement,
 )
-from network.protocol.wire import parse
+from network.protocol.wire import parse, parse_in_words_of_go
 
 RESPONSE_VERSION = 1
 """Version of an endorsed ProposalResponse; an answer that endorses nothing has none."""
@@ -345,11 +345,10 @@ def _encode_response(response: Response) -> proposal_response_pb2.Response:
 
 
 def _parse(kind: type[M], content: bytes) -> M:
-    name = kind.DESCRIPTOR.name
     try:
-        return parse(kind, content, name)
+        return parse_in_words_of_go(kind, content)
     except DecodeError as error:
-        raise ProposalError(f"error unmarshalling {name}: proto: cannot parse invalid wire-format data") from error
+        raise ProposalError(f"error unmarshalling {kind.DESCRIPTOR.name}: {error}") from error
 
 
 def _serialize(message: Message) -> bytes:

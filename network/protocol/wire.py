@@ -215,6 +215,43 @@ def parse(message_type: type[M], content: bytes, place: str) -> M:
         raise DecodeError(message) from None
 
 
+def parse_in_words_of_go(message_type: type[M], content: bytes) -> M:
+    """Read one message as `parse` does; the text of the DecodeError is the one that Go's parser gives.
+
+    Go writes the first space of one of its texts as a no-break space in some builds; here it is always a space.
+    Sources: `internal/impl/decode.go` (errDecode), `internal/impl/codec_field.go` (errInvalidUTF8).
+    """
+    try:
+        return parse(message_type, content, message_type.DESCRIPTOR.name)
+    except DecodeError:
+        pass
+    try:
+        defect = _text_defect(content, message_type.DESCRIPTOR, 0)
+    except DecodeError:
+        defect = None
+    raise DecodeError(defect or "proto: cannot parse invalid wire-format data")
+
+
+def _text_defect(content: bytes, descriptor: Descriptor, depth: int) -> str | None:
+    """Look for text that is not UTF-8; raises DecodeError where the form is wrong before that."""
+    if depth > _MAX_MESSAGE_DEPTH:
+        return None
+    for field in scan_fields(content):
+        known = descriptor.fields_by_number.get(field.number)
+        if known is None or field.wire_type != _BYTES:
+            continue
+        if known.message_type is not None:
+            defect = _text_defect(field.content, known.message_type, depth + 1)
+            if defect is not None:
+                return defect
+        elif known.type == FieldDescriptor.TYPE_STRING:
+            try:
+                field.content.decode()
+            except UnicodeDecodeError:
+                return "string field contains invalid UTF-8"
+    return None
+
+
 def _plain_form(content: bytes, descriptor: Descriptor, depth: int) -> bytes:
     """Re-encode known fields with minimal tags and drop unknown ones; repeated and merged messages keep their order."""
     if depth > _MAX_MESSAGE_DEPTH:

@@ -1,7 +1,8 @@
 """The client's flow on a network: what an application sees, step by step."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
+from typing import Any
 
 import grpc
 import pytest
@@ -9,9 +10,9 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 from fabric_protos.common import common_pb2
 from fabric_protos.orderer import ab_pb2
-from fabric_protos.peer import proposal_response_pb2
+from fabric_protos.peer import events_pb2, proposal_response_pb2
 
-from gateway.client.blocks import BlockStream, ReceivedBlock, Stop
+from gateway.client.blocks import BlockOutline, BlockStream, ReceivedBlock, Stop, TransactionOutline, Witness
 from gateway.client.broadcast import broadcast
 from gateway.client.endorser import Endorser
 from gateway.client.errors import (
@@ -19,6 +20,7 @@ from gateway.client.errors import (
     BlocksForbiddenError,
     BlocksNotFoundError,
     BlocksStalledError,
+    BlockStreamError,
     BlocksUnavailableError,
     BroadcastError,
     CommitError,
@@ -32,6 +34,7 @@ from gateway.client.errors import (
 )
 from gateway.client.gateway import Timeouts
 from gateway.client.retry import RetryPolicy
+from network.protocol.block import BlockHeader, header_hash
 from tests.support.fake_fabric import RefusalError, connected, status_response
 
 MISMATCH = RefusalError(
@@ -316,6 +319,100 @@ def test_blocks_come_byte_for_byte_with_private_data() -> None:
                 assert (seek.start.specified.number, seek.stop.specified.number) == (5, 5)
 
     asyncio.run(test())
+
+
+def test_a_witness_has_hashes_and_verdicts_and_is_asked_for_without_transactions() -> None:
+    header = common_pb2.BlockHeader(number=5, previous_hash=b"before", data_hash=b"data")
+    metadata = common_pb2.BlockMetadata(
+        metadata=[b"", b"", b"\x00\x0b", b"", common_pb2.Metadata(value=b"commit").SerializeToString()]
+    )
+    block = common_pb2.Block(header=header, metadata=metadata)
+
+    async def test() -> None:
+        async with connected() as (fabric, gateway, _):
+            fabric.deliver = delivering(events_pb2.DeliverResponse(block=block))
+            stream = BlockStream(gateway.identity, gateway.channel, "ch")
+            (witness,) = [found async for found in stream.witnesses(5, stop=5)]
+
+            expected = header_hash(BlockHeader(5, b"before", b"data"))
+            assert witness == Witness(5, expected, b"before", b"\x00\x0b", b"commit")
+            payload = common_pb2.Payload.FromString(fabric.requests("Deliver")[0].payload)
+            assert ab_pb2.SeekInfo.FromString(payload.data).content_type == ab_pb2.SeekInfo.HEADER_WITH_SIG
+
+    asyncio.run(test())
+
+
+def test_a_witness_without_metadata_names_no_commit_hash() -> None:
+    block = common_pb2.Block(header=common_pb2.BlockHeader(number=5))
+
+    async def test() -> None:
+        async with connected() as (fabric, gateway, _):
+            fabric.deliver = delivering(events_pb2.DeliverResponse(block=block))
+            stream = BlockStream(gateway.identity, gateway.channel, "ch")
+            (witness,) = [found async for found in stream.witnesses(5, stop=5)]
+            assert (witness.flags, witness.commit_hash) == (b"", None)
+
+    asyncio.run(test())
+
+
+def test_an_outline_has_every_transaction_by_id_and_verdict() -> None:
+    outline = events_pb2.FilteredBlock(number=5)
+    outline.filtered_transactions.add(txid="a", type=3, tx_validation_code=11)
+    opened = outline.filtered_transactions.add(txid="b", type=3).transaction_actions.chaincode_actions.add()
+    opened.chaincode_event.chaincode_id, opened.chaincode_event.event_name = "service", "opened"
+
+    async def test() -> None:
+        async with connected() as (fabric, gateway, _):
+            fabric.deliver = delivering(events_pb2.DeliverResponse(filtered_block=outline))
+            stream = BlockStream(gateway.identity, gateway.channel, "ch")
+            (found,) = [found async for found in stream.outlines(5, stop=5)]
+
+            assert found == BlockOutline(
+                5,
+                (
+                    TransactionOutline("a", "MVCC_READ_CONFLICT", ()),
+                    TransactionOutline("b", "VALID", (("service", "opened"),)),
+                ),
+            )
+            assert len(fabric.requests("DeliverFiltered")) == 1
+
+    asyncio.run(test())
+
+
+@pytest.mark.parametrize(
+    ("answer", "words"),
+    [
+        (events_pb2.DeliverResponse(block=common_pb2.Block(header={"number": 6})).SerializeToString(), "block 6 came"),
+        (events_pb2.DeliverResponse(filtered_block={"number": 6}).SerializeToString(), "block 6 came"),
+        (b"\x12\x01\xff", "not a block"),
+        (b"\x1a\x01\xff", "not a block in outline"),
+        (events_pb2.DeliverResponse(block_and_private_data={}).SerializeToString(), "field 4"),
+    ],
+    ids=["another block", "another outline", "no block", "no outline", "what was not asked for"],
+)
+def test_witnesses_and_outlines_that_are_none_are_refused(answer: bytes, words: str) -> None:
+    async def test() -> None:
+        async with connected() as (fabric, gateway, _):
+
+            async def deliver(_: object) -> AsyncIterator[bytes]:
+                yield answer
+
+            fabric.deliver = deliver
+            stream = BlockStream(gateway.identity, gateway.channel, "ch")
+            received = stream.outlines(5) if answer.startswith(b"\x1a") else stream.witnesses(5)
+            with pytest.raises(BlockStreamError, match=words):
+                await anext(received)
+
+    asyncio.run(test())
+
+
+def delivering(*answers: Any) -> Callable[[object], AsyncIterator[bytes]]:
+    async def deliver(_: object) -> AsyncIterator[bytes]:
+        for answer in answers:
+            yield answer.SerializeToString()
+        yield status_response(common_pb2.SUCCESS)
+
+    return deliver
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ import pytest
 from fabric_protos.peer import query_pb2
 from fabric_protos.peer.lifecycle import lifecycle_pb2
 
-from network.embedded.ledger.peer import EndorserError
+from network.embedded.ledger.request_filter import EndorserError
 from network.protocol.private_data import LIFECYCLE_NAMESPACE
 from network.protocol.validation_code import VALID
 from tests.support.embedded_ledger import (
@@ -176,9 +176,18 @@ def test_channels_are_listed_to_members_of_the_peers_organisation(network: Ledge
 
     answer = query_pb2.ChannelQueryResponse.FromString(found.payload)
     assert [channel.channel_id for channel in answer.channels] == [CHANNEL]
-    status, words = message(network, [b"GetChannels"], OTHER_ADMIN, chaincode="cscc", channel_id="")
+    status, words = message(network, [b"GetChannels"], OTHER_ADMIN, chaincode="cscc")
     assert status == 500
     assert words.startswith("access denied for [GetChannels]: ")
+
+
+def test_without_a_channel_a_peer_knows_its_own_organisation_alone(network: LedgerNetwork) -> None:
+    with pytest.raises(EndorserError) as caught:
+        message(network, [b"GetConfigBlock", CHANNEL.encode()], OTHER_ADMIN, chaincode="cscc", channel_id="")
+
+    assert str(caught.value) == (
+        "error validating proposal: access denied: channel [] creator org unknown, creator is malformed"
+    )
 
 
 # --- the lifecycle as it is used

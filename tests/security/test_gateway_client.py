@@ -12,7 +12,7 @@ from fabric_protos.common import common_pb2
 from fabric_protos.peer import proposal_pb2, proposal_response_pb2, transaction_pb2
 
 from gateway.client.errors import ClientError, PreparedTransactionError
-from tests.support.credential import root_authority
+from tests.support.credential import of_no_version, root_authority
 from tests.support.fake_fabric import RefusalError, connected, identity_of, key_pem
 
 CANARY = "canary-5b1f"
@@ -95,9 +95,15 @@ def unnamed_organization(forged: Forged, _: Any) -> None:
     endorsement.signature = stranger.sign(forged.action.action.proposal_response_payload + stranger.serialized)
 
 
+def certificate_of_no_version(forged: Forged, fabric: Any) -> None:
+    endorsement = forged.action.action.endorsements[0]
+    endorsement.endorser = fabric.endorser.serialized_as(of_no_version(fabric.endorser.der))
+
+
 @pytest.mark.parametrize(
     ("lie", "text"),
     [
+        (certificate_of_no_version, "did not sign"),
         (other_channel, "another channel header"),
         (other_creator, "another signature header"),
         (other_action_header, "another action header"),

@@ -1,5 +1,6 @@
 """Certificate authorities, identities and channel configurations for tests, made at run time and never stored."""
 
+from base64 import b64encode
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -40,6 +41,12 @@ def with_certificate_signature(der: bytes, signature: bytes) -> bytes:
     outer = DerReader(der, "certificate").inside(SEQUENCE)
     signed, algorithm = outer.read_whole(SEQUENCE), outer.read_whole(SEQUENCE)
     return encode_element(SEQUENCE, signed + algorithm + encode_element(BIT_STRING, b"\x00" + signature))
+
+
+def of_no_version(der: bytes) -> bytes:
+    """Give a certificate, in PEM, that says it is of a version of X.509 that does not exist."""
+    changed = b64encode(der.replace(b"\xa0\x03\x02\x01\x02", b"\xa0\x03\x02\x01\x07", 1))
+    return b"-----BEGIN CERTIFICATE-----\n" + changed + b"\n-----END CERTIFICATE-----\n"
 
 
 def to_pem(der: bytes) -> bytes:

@@ -31,6 +31,7 @@ from network.embedded.ledger.ordering import Orderer
 from network.embedded.ledger.package_store import PackageStore
 from network.embedded.ledger.peer import Node, Peer
 from network.embedded.ledger.peer_channel import PeerChannel
+from network.embedded.local_msp import read_local_msp
 from network.protocol.collection import CollectionConfig, encode_collections
 from network.protocol.lifecycle import ChaincodeDefinition, signature_policy
 from network.protocol.package import build_service_package
@@ -101,18 +102,23 @@ class VirtualClock:
 
 
 class Stub:
-    """What a contract may ask: each request is one message of the chaincode protocol."""
+    """What a contract may ask: each request is one message of the chaincode protocol. `peer`: where it runs."""
 
-    def __init__(self, call: ChaincodeCall, conversation: Conversation) -> None:
+    def __init__(self, call: ChaincodeCall, conversation: Conversation, peer: str = "") -> None:
         self.call = call
+        self.peer = peer
         self.event: tuple[str, bytes] | None = None
         self._conversation = conversation
 
     async def ask(self, name: str, message: Any = b"", answer: Any = None) -> Any:
         """Send a request by its name; parse the answer where a message type is given."""
         payload = message if isinstance(message, bytes) else message.SerializeToString()
-        content = await self._conversation.answer(_Kind.Type.Value(name), payload)
+        content = await self.request(_Kind.Type.Value(name), payload)
         return content if answer is None else answer.FromString(content)
+
+    async def request(self, kind: int, payload: bytes) -> bytes:
+        """Send a request by its number, of any bytes."""
+        return await self._conversation.answer(kind, payload)
 
     async def get(self, key: str, collection: str = "") -> bytes:
         return bytes(await self.ask("GET_STATE", chaincode_shim_pb2.GetState(key=key, collection=collection)))
@@ -176,11 +182,15 @@ class Behaviours:
         self._known[name] = behaviour
         return name
 
-    async def execute(self, package_id: str, call: ChaincodeCall, conversation: Conversation) -> ChaincodeResult:
+    async def execute(
+        self, package_id: str, call: ChaincodeCall, conversation: Conversation, peer: str = ""
+    ) -> ChaincodeResult:
         self.executed.append(package_id)
-        stub = Stub(call, conversation)
+        stub = Stub(call, conversation, peer)
+        arguments = call.chaincode_input.args
+        behaviour = self._known.get(arguments[0]) if arguments else None
         try:
-            result = await self._known[call.chaincode_input.args[0]](stub)
+            result = await behaviour(stub) if behaviour else _unknown_behaviour()
         except RequestRefusedError as error:
             result = proposal_response_pb2.Response(status=500, message=str(error))
         if not isinstance(result, proposal_response_pb2.Response):
@@ -189,6 +199,21 @@ class Behaviours:
         if stub.event is not None:
             event = chaincode_event_pb2.ChaincodeEvent(event_name=stub.event[0], payload=stub.event[1])
         return ChaincodeResult(result, event)
+
+
+def _unknown_behaviour() -> proposal_response_pb2.Response:
+    return proposal_response_pb2.Response(status=404, message="there is no such behaviour")
+
+
+@dataclass(frozen=True)
+class BehavioursAtPeer:
+    """Runs the behaviours that all peers know, and tells them at which one they run."""
+
+    behaviours: Behaviours
+    peer: str
+
+    async def execute(self, package_id: str, call: ChaincodeCall, conversation: Conversation) -> ChaincodeResult:
+        return await self.behaviours.execute(package_id, call, conversation, self.peer)
 
 
 def put(key: str, value: bytes, collection: str = "") -> Behaviour:
@@ -309,7 +334,8 @@ class LedgerNetwork:
         credentials, endpoints = self.generated.credentials, self.generated.endpoints
         for organization in self.generated.topology.all_organizations:
             for node in organization.nodes:
-                identity = self._identity(organization.msp_id, credentials.node_msp(organization.msp_id, node.name))
+                msp = credentials.node_msp(organization.msp_id, node.name)
+                identity = self._identity(organization.msp_id, msp)
                 folder = self.folder / node.name
                 if organization.is_orderer:
                     self.ledger.orderers.append(Orderer(node.name, identity, folder))
@@ -317,12 +343,15 @@ class LedgerNetwork:
                 address = f"{endpoints[node.name].host}:{endpoints[node.name].port}"
                 self.ledger.peers.append(
                     Peer(
-                        Node(node.name, organization.msp_id, address, identity),
+                        Node(
+                            node.name, organization.msp_id, address, identity, read_local_msp(organization.msp_id, msp)
+                        ),
                         folder,
-                        runner=self.behaviours,
+                        runner=BehavioursAtPeer(self.behaviours, node.name),
                         packages=PackageStore(folder / "packages"),
                         distribute=self.ledger.dissemination.distribute,
                         clock=self.clock,
+                        joined=self.ledger.joined,
                     )
                 )
 

@@ -69,6 +69,7 @@ class FakeFabric:
     verdicts: list[int] = field(default_factory=list)
     committed: dict[str, tuple[int, int]] = field(default_factory=dict)
     deliver: Callable[[Any], AsyncIterator[bytes]] | None = None
+    events: Callable[[Any], AsyncIterator[Any]] | None = None
     cancelled: asyncio.Event = field(default_factory=asyncio.Event)
     address: str = ""
 
@@ -153,6 +154,19 @@ class _Gateway(gateway_pb2_grpc.GatewayServicer):  # type: ignore[misc]  # gener
 
         return await self._fabric.call("commit_status", request, context, default)
 
+    async def ChaincodeEvents(self, request: Any, context: Any) -> AsyncIterator[Any]:  # noqa: N802
+        asked = gateway_pb2.ChaincodeEventsRequest.FromString(request.request)
+        self._fabric.asked += [("events", asked), ("signed events", request)]
+        try:
+            if self._fabric.events is not None:
+                async for response in self._fabric.events(asked):
+                    yield response
+        except RefusalError as refusal:
+            await refusal.abort(context)
+        except asyncio.CancelledError:
+            self._fabric.cancelled.set()
+            raise
+
 
 class _Endorser(peer_pb2_grpc.EndorserServicer):  # type: ignore[misc]  # generated without types
     def __init__(self, fabric: FakeFabric) -> None:
@@ -220,7 +234,8 @@ async def running_fabric() -> AsyncIterator[tuple[FakeFabric, Member]]:
     gateway_pb2_grpc.add_GatewayServicer_to_server(_Gateway(fabric), server)
     peer_pb2_grpc.add_EndorserServicer_to_server(_Endorser(fabric), server)
     ab_pb2_grpc.add_AtomicBroadcastServicer_to_server(_Orderer(fabric), server)
-    handlers = {name: _deliver_handler(fabric, name) for name in ("Deliver", "DeliverWithPrivateData")}
+    methods = ("Deliver", "DeliverFiltered", "DeliverWithPrivateData")
+    handlers = {name: _deliver_handler(fabric, name) for name in methods}
     server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler("protos.Deliver", handlers),))
     credentials = grpc.ssl_server_credentials([(server_certificate.key, server_certificate.certificate)])
     port = server.add_secure_port("127.0.0.1:0", credentials)

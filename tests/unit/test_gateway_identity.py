@@ -9,7 +9,7 @@ from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature
 from gateway.client.errors import CredentialError
 from gateway.client.identity import SigningIdentity
 from network.protocol.identity import decode_serialized_identity
-from tests.support.credential import START, YEAR, root_authority
+from tests.support.credential import START, YEAR, of_no_version, root_authority
 from tests.support.fake_fabric import NOW, identity_of, key_pem
 
 ROOT = root_authority("OrgMSP")
@@ -51,9 +51,10 @@ def test_certificate_outside_its_time_is_refused(moment: datetime, text: str) ->
     [
         ("", USER.pem, key_pem(USER), "MSP id"),
         ("OrgMSP", b"nothing", key_pem(USER), "not a certificate"),
+        ("OrgMSP", of_no_version(USER.der), key_pem(USER), "not a certificate"),
         ("OrgMSP", USER.pem, b"nothing", "not an unencrypted private key"),
     ],
-    ids=["msp-id", "certificate", "key"],
+    ids=["msp-id", "certificate", "version", "key"],
 )
 def test_what_is_no_credential_is_named(msp_id: str, certificate: bytes, key: bytes, text: str) -> None:
     with pytest.raises(CredentialError, match=text):

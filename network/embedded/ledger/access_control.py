@@ -10,6 +10,7 @@ from fabric_protos.common import policies_pb2
 from fabric_protos.msp import msp_principal_pb2
 from fabric_protos.peer import configuration_pb2
 
+from network.embedded.ledger.chaincode import is_text
 from network.protocol.endorsement_policy import ChannelRules
 from network.protocol.errors import DecodeError, IdentityError, PolicyError
 from network.protocol.identity import Identity, decode_serialized_identity
@@ -45,6 +46,8 @@ CHANNEL_RESOURCES: Final = {
 }
 LOCAL_RESOURCES: Final = {
     "cscc/JoinChain": ADMINS,
+    "cscc/JoinChainBySnapshot": ADMINS,
+    "cscc/JoinBySnapshotStatus": ADMINS,
     "cscc/GetChannels": MEMBERS,
     "_lifecycle/InstallChaincode": ADMINS,
     "_lifecycle/QueryInstalledChaincode": ADMINS,
@@ -74,17 +77,37 @@ def check_access(resource: str, signed: SignedData, rules: ChannelRules) -> None
         f"Failed evaluating policy on signed data during check policy on channel [{rules.channel_id}] with policy "
         f"[{path}]"
     )
-    _evaluate(path, signed, rules, failed, missing=f"no such policy: '{path.removeprefix(CHANNEL)}'")
+    _evaluate(path, signed, rules, failed)
 
 
-def _evaluate(path: str, signed: SignedData, rules: ChannelRules, failed: str, *, missing: str) -> None:
-    policies = rules.trust.policies
-    if path not in policies.by_path:
+def check_channel_access(resource: str, signed: SignedData, channel_id: str, rules: ChannelRules | None) -> None:
+    """Check access to a channel that somebody named; `rules` None: the peer has not joined it. Raises AccessError."""
+    if not channel_id:
+        raise AccessError(
+            "Invalid channel ID name during check policy on signed data. Name must be different from nil."
+        )
+    if rules is None:
+        raise AccessError(f"Failed to get policy manager for channel [{channel_id}]")
+    check_access(resource, signed, rules)
+
+
+def _evaluate(path: str, signed: SignedData, rules: ChannelRules, failed: str, missing: str | None = None) -> None:
+    if missing is not None and path not in rules.trust.policies.by_path:
         raise AccessError(f"{failed}: [{missing}]")
+    defect = policy_defect(path, signed, rules)
+    if defect is not None:
+        raise AccessError(f"{failed}: [{defect}]")
+
+
+def policy_defect(path: str, signed: SignedData, rules: ChannelRules) -> str | None:
+    """Say why a signature does not satisfy a policy of the channel, None when it does."""
+    if path not in rules.trust.policies.by_path:
+        return f"no such policy: '{path.removeprefix(CHANNEL)}'"
     try:
-        policies.evaluate_signed_data(path, (signed,))
-    except PolicyError as error:
-        raise AccessError(f"{failed}: [{_reason(path, signed, rules)}]") from error
+        rules.trust.policies.evaluate_signed_data(path, (signed,))
+    except PolicyError:
+        return _reason(path, signed, rules)
+    return None
 
 
 def _reason(path: str, signed: SignedData, rules: ChannelRules) -> str:
@@ -113,7 +136,7 @@ def _acl(resource: str, rules: ChannelRules) -> str | None:
 
     Naming none at all leaves it too; what asks for the peer's own organisation is not the channel's to name.
     """
-    if resource in LOCAL_RESOURCES:
+    if resource in LOCAL_RESOURCES or not is_text(resource):
         return None
     application = rules.configuration.root.groups.get("Application")
     value = None if application is None else application.values.get("ACLs")

@@ -7,6 +7,8 @@ from typing import Any, NamedTuple, Protocol
 
 from fabric_protos.peer import chaincode_pb2, proposal_pb2
 
+from network.protocol.proposal import Response
+
 
 class ChaincodeError(Exception):
     """The chaincode gave no result; the text is what a real peer says behind `error in simulation: `."""
@@ -14,6 +16,28 @@ class ChaincodeError(Exception):
 
 class RequestRefusedError(Exception):
     """A request of the chaincode is answered with ERROR; the text is the reason, without what the peer puts before."""
+
+
+def text_of(argument: bytes) -> str:
+    """Read an argument as text; what is no UTF-8 stays in it as surrogates, which `writable` finds."""
+    return argument.decode("utf-8", "surrogateescape")
+
+
+def is_text(text: str) -> bool:
+    """Tell whether text is made of characters alone, so that it can be written."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def writable(response: Response) -> Response:
+    """Give an answer of the peer's own chaincodes; raises ChaincodeError where its message cannot be written."""
+    if not is_text(response.message):
+        words = "transaction returned with failure: failed to marshal response: string field contains invalid UTF-8"
+        raise ChaincodeError(words)
+    return response
 
 
 class ChaincodeCall(NamedTuple):

@@ -25,5 +25,5 @@ def has_expired(identity: bytes, now: float) -> bool:
 def _not_after(identity: bytes) -> datetime | None:
     try:
         return x509.load_pem_x509_certificate(decode_serialized_identity(identity).id_bytes).not_valid_after_utc
-    except (DecodeError, ValueError):
+    except (DecodeError, ValueError, x509.InvalidVersion):
         return None

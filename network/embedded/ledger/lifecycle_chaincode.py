@@ -7,13 +7,14 @@ is `network.protocol.lifecycle`; here it is read from, and written to, a simulat
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Final, TypeVar
+from typing import Final, NoReturn, TypeVar
 
 from fabric_protos.peer import collection_pb2
 from fabric_protos.peer.lifecycle import lifecycle_pb2
 from google.protobuf.message import Message
 
 from network.embedded.ledger.access_control import AccessError
+from network.embedded.ledger.chaincode import text_of
 from network.embedded.ledger.package_store import PackageStore
 from network.embedded.ledger.simulation import Simulation, SimulationError
 from network.protocol.collection import implicit_collection_name
@@ -29,8 +30,10 @@ from network.protocol.lifecycle import (
     approving_organizations,
     chaincode_of_metadata_key,
     check_definition,
+    check_name_and_version,
     check_readiness,
     definition_writes,
+    field_key,
     metadata_key,
     read_approval,
     read_committed_definition,
@@ -40,7 +43,7 @@ from network.protocol.lifecycle import (
 )
 from network.protocol.private_data import LIFECYCLE_NAMESPACE
 from network.protocol.proposal import Response
-from network.protocol.wire import parse
+from network.protocol.wire import parse, parse_in_words_of_go
 
 OK: Final = 200
 NOT_FOUND: Final = 404
@@ -70,6 +73,8 @@ class LifecycleCall:
     check: Check
     simulation: Simulation | None
     rules: ChannelRules | None
+    tx_id: str = ""
+    """Named by refusals of calls without channel."""
 
 
 def invoke(arguments: tuple[bytes, ...], call: LifecycleCall) -> Response:
@@ -78,7 +83,7 @@ def invoke(arguments: tuple[bytes, ...], call: LifecycleCall) -> Response:
         return _failed("lifecycle scc must be invoked with arguments")
     if len(arguments) != FUNCTION_AND_ARGUMENT:
         return _failed(f"lifecycle scc operations require exactly two arguments but received {len(arguments)}")
-    name = arguments[0].decode("utf-8", "replace")
+    name = text_of(arguments[0])
     if call.rules is not None and not call.rules.configuration.application_capabilities & CAPABILITIES:
         return _failed(
             f"cannot use new lifecycle for channel '{call.rules.channel_id}' as it does not have the required "
@@ -165,8 +170,10 @@ def _get_package(call: LifecycleCall, content: bytes) -> lifecycle_pb2.GetInstal
 
 def _approve(call: LifecycleCall, content: bytes) -> lifecycle_pb2.ApproveChaincodeDefinitionForMyOrgResult:
     arguments = _parse(lifecycle_pb2.ApproveChaincodeDefinitionForMyOrgArgs, content)
-    simulation, rules = _on_channel(call)
     definition = _definition(arguments)
+    if call.simulation is None:
+        _refuse_without_channel(arguments.name, definition.version)
+    simulation, rules = _on_channel(call)
     _check_definition(arguments.name, definition, simulation, rules)
     package_id = arguments.source.local_package.package_id
     approval = Approval(_with_defaults(definition, rules), package_id)
@@ -178,6 +185,17 @@ def _approve(call: LifecycleCall, content: bytes) -> lifecycle_pb2.ApproveChainc
 
 def _query_approved(call: LifecycleCall, content: bytes) -> lifecycle_pb2.QueryApprovedChaincodeDefinitionResult:
     arguments = _parse(lifecycle_pb2.QueryApprovedChaincodeDefinitionArgs, content)
+    if call.simulation is None:
+        if not arguments.sequence:
+            raise DefinitionError(
+                "could not get current sequence: could not get state for key "
+                f"{field_key(arguments.name, 'Sequence')}: {_no_context('GET_STATE', call)}"
+            )
+        name = f"{arguments.name}#{arguments.sequence}"
+        raise DefinitionError(
+            f"could not deserialize namespace metadata for {name}: could not query metadata for namespace "
+            f"namespaces/{name}: {_no_context('GET_STATE', call)}"
+        )
     simulation, _ = _on_channel(call)
     own = _private(simulation, implicit_collection_name(call.msp_id))
     wanted = [arguments.sequence]
@@ -198,6 +216,11 @@ def _query_approved(call: LifecycleCall, content: bytes) -> lifecycle_pb2.QueryA
 
 def _query_all_approved(call: LifecycleCall, content: bytes) -> lifecycle_pb2.QueryApprovedChaincodeDefinitionsResult:
     _parse(lifecycle_pb2.QueryApprovedChaincodeDefinitionsArgs, content)
+    if call.simulation is None:
+        raise DefinitionError(
+            "could not fetch metadatas: could not get state range for namespace namespaces: could not get state "
+            f"iterator: {_no_context('GET_STATE_BY_RANGE', call)}"
+        )
     simulation, _ = _on_channel(call)
     collection = implicit_collection_name(call.msp_id)
     cursor = simulation.open_private_range(
@@ -287,6 +310,19 @@ def _query_definitions(call: LifecycleCall, content: bytes) -> lifecycle_pb2.Que
 # --- reading and writing
 
 
+def _refuse_without_channel(name: str, version: str) -> NoReturn:
+    """Refuse an approval that names no channel: for its name or version first, as a peer does."""
+    try:
+        check_name_and_version(name, version)
+    except DefinitionError as error:
+        raise DefinitionError(f"error validating chaincode definition: {error}") from error
+    raise DefinitionError("error validating chaincode definition: could not get channelconfig for channel ''")
+
+
+def _no_context(request: str, call: LifecycleCall) -> str:
+    return f"{request} failed: transaction ID: {call.tx_id}: no ledger context"
+
+
 def _on_channel(call: LifecycleCall) -> tuple[Simulation, ChannelRules]:
     if call.simulation is None or call.rules is None:
         raise DefinitionError("no application config for channel ''")
@@ -361,11 +397,11 @@ def _fields(definition: ChaincodeDefinition) -> dict[str, object]:
 
 
 def _parse(kind: type[M], content: bytes) -> M:
-    name = kind.DESCRIPTOR.name
+    function = kind.DESCRIPTOR.name.removesuffix("Args")
     try:
-        return parse(kind, content, name)
+        return parse_in_words_of_go(kind, content)
     except DecodeError as error:
-        raise DecodeError(f"could not decode input arg for {_RECEIVER}.{name.removesuffix('Args')}: {error}") from error
+        raise DecodeError(f"could not decode input arg for {_RECEIVER}.{function}: {error}") from error
 
 
 _FUNCTIONS: Final[Mapping[str, Callable[[LifecycleCall, bytes], Message]]] = {

@@ -37,6 +37,7 @@ class EmbeddedLedger:
         self.channels: dict[str, OrderingService] = {}
         self.dissemination = Dissemination(self.peers, chance)
         self._max_skew_seconds = max_skew_seconds
+        self._joined: asyncio.Queue[PeerChannel] = asyncio.Queue()
 
     def open_channel(self, channel_id: str, genesis: common_pb2.Block, peers: list[Peer]) -> None:
         """Open a channel at all orderers and the peers named, or join it where its first block is not there yet.
@@ -54,24 +55,52 @@ class EmbeddedLedger:
             if channel.height > service.height:
                 raise LedgerError(f"{peer.node.name} has {channel.height} blocks of {channel_id}, the orderers fewer")
 
+    def reopen_joined(self) -> None:
+        """Open again what peers were made to join while the network ran; raises LedgerError for what is damaged."""
+        for peer in self.peers:
+            for channel_id in peer.kept_channels():
+                if channel_id in peer.channels:
+                    continue
+                channel = peer.open_channel(channel_id)
+                if channel.files.height:
+                    channel.catch_up(partial(self.dissemination.pull, channel))
+                else:  # the process died before the first block was kept: it is not joined
+                    peer.leave(channel)
+
+    def joined(self, channel: PeerChannel) -> None:
+        """Have a channel followed that a peer was just made to join."""
+        self._joined.put_nowait(channel)
+
     async def run(self) -> None:
         """Order and commit until cancelled; raises LedgerError when a peer cannot commit a block."""
+        self._joined = asyncio.Queue()
+        for peer in self.peers:
+            for channel in peer.channels.values():
+                self.joined(channel)
         try:
             async with asyncio.TaskGroup() as tasks:
                 for service in self.channels.values():
                     tasks.create_task(service.run())
-                for peer in self.peers:
-                    for channel in peer.channels.values():
+                while True:
+                    channel = await self._joined.get()
+                    if self._is_served(channel):
                         tasks.create_task(self._follow(channel))
         except* LedgerError as group:
             raise group.exceptions[0] from None
 
-    async def broadcast(self, envelope: common_pb2.Envelope) -> None:
-        """Give an envelope to the orderers; raises AdmissionError."""
+    def _is_served(self, channel: PeerChannel) -> bool:
+        """Tell whether the orderers would give a peer the blocks of its channel: the same one, which it may read."""
+        service = self.channels.get(channel.channel_id)
+        if service is None or service.block(0, 0).header != channel.files.block(0).header:
+            return False
+        return channel.msp_id in service.rules.msps.by_id
+
+    async def broadcast(self, envelope: common_pb2.Envelope, orderer: int = 0) -> None:
+        """Give an envelope to an orderer, by its position; raises AdmissionError."""
         service = self.channels.get(read_channel_id(envelope))
         if service is None:
             raise AdmissionError(BAD_REQUEST, "channel does not exist")
-        await service.broadcast(envelope)
+        await service.broadcast(envelope, orderer)
 
     def close(self) -> None:
         """Close all files."""

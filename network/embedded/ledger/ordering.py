@@ -19,7 +19,7 @@ from fabric_protos.orderer.etcdraft import metadata_pb2 as raft_metadata_pb2
 
 from gateway.client.identity import SigningIdentity
 from network.credentials.issuing import Randomness
-from network.embedded.ledger.admission import check_envelope
+from network.embedded.ledger.admission import SERVICE_UNAVAILABLE, AdmissionError, check_envelope
 from network.embedded.ledger.block_cutter import BatchLimits, BlockCutter
 from network.embedded.ledger.block_file import BlockFiles
 from network.embedded.ledger.clock import Clock
@@ -53,13 +53,17 @@ class _Tip(NamedTuple):
 
 
 class Orderer:
-    """One orderer's copy of the channels: block files with blocks it signed itself."""
+    """One orderer's copy of the channels: block files with blocks it signed itself.
+
+    `lost_leader` is a fault to set: the orderer then refuses envelopes, and blocks to all but the best effort.
+    """
 
     def __init__(self, name: str, identity: SigningIdentity, folder: Path) -> None:
         self.name = name
         self.identity = identity
         self._folder = folder
         self.chains: dict[str, BlockFiles] = {}
+        self.lost_leader = asyncio.Event()
 
     def open_chain(self, channel_id: str) -> BlockFiles:
         """Open the block files of a channel."""
@@ -134,10 +138,12 @@ class OrderingService:
 
     # --- taking envelopes
 
-    async def broadcast(self, envelope: common_pb2.Envelope) -> None:
-        """Take an envelope: when this returns, it will be in a block. Raises AdmissionError."""
+    async def broadcast(self, envelope: common_pb2.Envelope, orderer: int = 0) -> None:
+        """Take an envelope at an orderer: when this returns, it will be in a block. Raises AdmissionError."""
         limits = self._limits()
         check_envelope(envelope, self.rules, limits.absolute_max_bytes, self._clock.now())
+        if self.orderers[orderer].lost_leader.is_set():
+            raise AdmissionError(SERVICE_UNAVAILABLE, "no Raft leader")
         size = len(envelope.payload) + len(envelope.signature)
         # Written again: receivers demand the canonical bytes.
         batches = self._cutter.add(envelope.SerializeToString(), size, limits)

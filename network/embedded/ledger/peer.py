@@ -6,7 +6,6 @@ Rules: `core/endorser/endorser.go` (order of checks, answers), `core/handlers/au
 
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from typing import Final, NamedTuple
@@ -15,21 +14,23 @@ from fabric_protos.peer import chaincode_pb2, proposal_pb2, proposal_response_pb
 
 from gateway.client.identity import SigningIdentity
 from network.embedded.ledger.access_control import LOCAL_RESOURCES, AccessError, check_access, check_local_access
-from network.embedded.ledger.chaincode import ChaincodeError, ContractRunner
+from network.embedded.ledger.chaincode import ChaincodeError, ContractRunner, writable
+from network.embedded.ledger.channel_join import JoinError, check_joinable, read_first_block, unusable
 from network.embedded.ledger.clock import Clock
 from network.embedded.ledger.dissemination import DistributionError
 from network.embedded.ledger.endorsable import EndorsableChaincode, NotEndorsableError, endorsable_chaincode
 from network.embedded.ledger.execution import Execution
-from network.embedded.ledger.expiry import has_expired
 from network.embedded.ledger.lifecycle_chaincode import LifecycleCall
 from network.embedded.ledger.lifecycle_chaincode import invoke as invoke_lifecycle
 from network.embedded.ledger.package_store import PackageStore
 from network.embedded.ledger.peer_channel import PeerChannel
+from network.embedded.ledger.request_filter import EndorserError, check_request
 from network.embedded.ledger.simulation import Simulation, SimulationError
-from network.embedded.ledger.system_chaincode import query_configuration, query_ledger
-from network.protocol.errors import DecodeError, ProposalError
+from network.embedded.ledger.system_chaincode import ConfigurationCall, invoke_configuration, query_ledger
+from network.protocol.errors import ConfigurationError, DecodeError, ProposalError
 from network.protocol.identity import Identity, decode_serialized_identity
 from network.protocol.interest import ChaincodeCall as InterestingCall
+from network.protocol.lifecycle import DEFAULT_ENDORSEMENT_PLUGIN
 from network.protocol.msp import ChannelMsps
 from network.protocol.policy import SignedData
 from network.protocol.private_data import LIFECYCLE_NAMESPACE
@@ -43,20 +44,12 @@ from network.protocol.proposal import (
     response_payload,
 )
 from network.protocol.transaction import ChaincodeEvent, Endorsement
+from network.protocol.validation import judge_genesis
 
-TIME_WINDOW_SECONDS: Final = 15 * 60
 SYSTEM_CHAINCODES: Final = frozenset(("cscc", "lscc", "qscc", LIFECYCLE_NAMESPACE))
 SYSTEM_VERSION: Final = "syscc"
 _REFUSED: Final = 400
 _FAILED: Final = 500
-
-
-class EndorserError(Exception):
-    """The call itself fails: the proposal is not answered. The text is Fabric's."""
-
-
-class RequestFilterError(EndorserError):
-    """The proposal is of an expired identity, or of another time; no part of it was looked at."""
 
 
 class _PeerFailureError(Exception):
@@ -64,11 +57,12 @@ class _PeerFailureError(Exception):
 
 
 class Outcome(NamedTuple):
-    """What a chaincode answered, and with which version of its definition."""
+    """What a chaincode answered, and with which version of its definition, and who endorses it."""
 
     response: Response
     event: ChaincodeEvent | None
     version: str
+    endorsement_plugin: str = DEFAULT_ENDORSEMENT_PLUGIN
 
 
 Distribute = Callable[[PeerChannel, str, bytes], Awaitable[None]]
@@ -77,16 +71,20 @@ Distribute = Callable[[PeerChannel, str, bytes], Awaitable[None]]
 
 @dataclass(frozen=True)
 class Node:
-    """Who a peer is: its name, its organisation, the address that others know it by, and what it signs with."""
+    """Who a peer is: its name, its organisation, the address that others know it by, and what it signs with.
+
+    `local_msp`: its organisation's MSP alone, by which it judges what names no channel.
+    """
 
     name: str
     msp_id: str
     address: str
     identity: SigningIdentity
+    local_msp: ChannelMsps
 
 
 class Peer:
-    """One peer. `system` runs its system chaincodes, `runner` the others."""
+    """One peer. `runner` runs the chaincodes that are not its own; `joined` is told of channels it was made to join."""
 
     def __init__(  # what a peer is made of
         self,
@@ -97,6 +95,7 @@ class Peer:
         packages: PackageStore,
         distribute: Distribute,
         clock: Clock,
+        joined: Callable[[PeerChannel], None],
     ) -> None:
         self.node = node
         self.folder = folder
@@ -106,11 +105,21 @@ class Peer:
         self._runner = runner
         self._distribute = distribute
         self._clock = clock
+        self._joined = joined
 
     def open_channel(self, channel_id: str) -> PeerChannel:
         """Open a channel that this peer has joined, or is about to join."""
         channel = self.channels[channel_id] = PeerChannel(channel_id, self.node.msp_id, self.folder)
         return channel
+
+    def leave(self, channel: PeerChannel) -> None:
+        """Close a channel that has no first block."""
+        del self.channels[channel.channel_id]
+        channel.close()
+
+    def kept_channels(self) -> list[str]:
+        """Name the channels that this peer keeps blocks of, open or not."""
+        return sorted([path.name for path in (self.folder / "chains").glob("*")])
 
     def close(self) -> None:
         """Close the files."""
@@ -132,13 +141,44 @@ class Peer:
         """Give this peer's identity as the members of a channel know it."""
         return channel.rules.msps.identity(decode_serialized_identity(self.node.identity.creator))
 
+    # --- joining
+
+    def join(self, content: bytes, authorize: Callable[[], None]) -> None:
+        """Join the channel of a first block, as JoinChain does; `authorize` raises AccessError. Raises JoinError."""
+        first = read_first_block(content)
+        try:
+            authorize()
+        except AccessError as error:
+            raise JoinError(f"access denied for [JoinChain][{first.channel_id}]: [{error}]") from error
+        check_joinable(first)
+        if first.channel_id in self.channels:
+            words = f"ledger [{first.channel_id}] already exists with state [ACTIVE]"
+            raise JoinError(f"cannot create ledger from genesis block: {words}")
+        try:
+            rules = judge_genesis(tuple(first.block.data.data)).rules
+        except (ConfigurationError, DecodeError) as error:
+            raise JoinError(unusable(first.channel_id, f"Failed capabilities check: [{error}]")) from error
+        if rules.channel_id != first.channel_id:
+            raise JoinError(unusable(first.channel_id, "the configuration is another channel's"))
+        channel = self.open_channel(first.channel_id)
+        try:
+            channel.join(first.block)
+        except BaseException:
+            self.leave(channel)
+            raise
+        self._joined(channel)
+
     # --- endorsing
 
     async def process_proposal(self, signed: proposal_pb2.SignedProposal) -> proposal_response_pb2.ProposalResponse:
         """Answer a proposal; raises EndorserError where a real peer's call fails instead."""
-        proposal = self._read(signed)
+        check_request(signed.proposal_bytes, self._clock.now())
+        try:
+            proposal = decode_proposal(signed.SerializeToString())
+        except ProposalError as error:
+            raise EndorserError(str(error)) from error
         if not proposal.channel_id:
-            creator = self._check(proposal, self.local_msps())
+            creator = self._check(proposal, self.node.local_msp)
             return await self._answer(proposal, None, creator, signed)
         channel = self.channels.get(proposal.channel_id)
         if channel is None:
@@ -153,28 +193,6 @@ class Peer:
             except AccessError as error:
                 raise EndorserError(str(error)) from error
         return await self._answer(proposal, channel, creator, signed)
-
-    def local_msps(self) -> ChannelMsps:
-        """Give the MSPs that proposals without a channel are judged by: those of a channel, as its own is the same."""
-        for channel in self.channels.values():
-            return channel.rules.msps
-        raise EndorserError("the peer has joined no channel")
-
-    def _read(self, signed: proposal_pb2.SignedProposal) -> Proposal:
-        try:
-            proposal = decode_proposal(signed.SerializeToString())
-        except ProposalError as error:
-            raise EndorserError(str(error)) from error
-        now = self._clock.now()
-        if has_expired(proposal.creator, now):
-            raise RequestFilterError("proposal client identity expired")
-        seconds = (proposal.seconds or 0) + (proposal.nanos or 0) / 1e9
-        if abs(now - seconds) > TIME_WINDOW_SECONDS:
-            raise RequestFilterError(
-                f"request unauthorized due to incorrect timestamp {_time_text(seconds)}, peer time {_time_text(now)}, "
-                "peer.authentication.timewindow 15m0s"
-            )
-        return proposal
 
     def _check(self, proposal: Proposal, msps: ChannelMsps) -> Identity:
         try:
@@ -203,7 +221,7 @@ class Peer:
             return self._response(proposal, outcome, result.public, interest)
         except _PeerFailureError as failure:
             return _failure(str(failure))
-        except DistributionError as error:
+        except (ChaincodeError, SimulationError, DecodeError, DistributionError) as error:
             return _failure(f"error in simulation: {error}")
 
     def _response(
@@ -226,6 +244,10 @@ class Peer:
             return _message(encode_proposal_response(response, payload=payload, interest=interest))
         if not proposal.channel_id:
             return _message(encode_proposal_response(response))
+        plugin = outcome.endorsement_plugin
+        if plugin != DEFAULT_ENDORSEMENT_PLUGIN:
+            words = f"plugin with name {plugin} could not be used: plugin with name {plugin} wasn't found"
+            raise _PeerFailureError(f"endorsing with plugin failed: {words}")
         endorser = self.node.identity.creator
         endorsement = Endorsement(endorser, self.node.identity.sign(endorsed_bytes(payload, endorser)))
         return _message(encode_proposal_response(response, payload=payload, endorsement=endorsement, interest=interest))
@@ -242,9 +264,11 @@ class Peer:
         if proposal.chaincode == LIFECYCLE_NAMESPACE:
             return self._ask_lifecycle(proposal, channel, simulation)
         if proposal.chaincode in SYSTEM_CHAINCODES:
-            raise _PeerFailureError(
-                f"error in simulation: failed to execute transaction {proposal.tx_id}: could not launch chaincode "
-                f"{proposal.chaincode}.{SYSTEM_VERSION}: no such chaincode"
+            name = f"{proposal.chaincode}.{SYSTEM_VERSION}"
+            raise ChaincodeError(
+                f"failed to execute transaction {proposal.tx_id}: could not launch chaincode {name}: error building "
+                f"chaincode: error building image: failed to get chaincode package for external build: could not get "
+                f"legacy chaincode package '{name}': no such file or directory"
             )
         simulation.read_sequence(proposal.chaincode)
         try:
@@ -257,22 +281,21 @@ class Peer:
         called = chaincode_pb2.ChaincodeInput(
             args=proposal.arguments, is_init=proposal.is_init, decorations=proposal.decorations
         )
-        try:
-            result = await execution.run(proposal.chaincode, found, called)
-        except (ChaincodeError, SimulationError, DecodeError) as error:
-            raise _PeerFailureError(f"error in simulation: {error}") from error
+        result = await execution.run(proposal.chaincode, found, called)
         response = Response(result.response.status, result.response.message, result.response.payload)
         event = None
         if result.event is not None and response.status < _REFUSED:
             # Which chaincode and which transaction, the peer says itself.
             event = ChaincodeEvent(proposal.chaincode, proposal.tx_id, result.event.event_name, result.event.payload)
-        return Outcome(response, event, found.definition.version)
+        return Outcome(response, event, found.definition.version, found.definition.endorsement_plugin)
 
     def _ask_lifecycle(self, proposal: Proposal, channel: PeerChannel | None, simulation: Simulation | None) -> Outcome:
         rules = None if channel is None else channel.rules
         check = partial(self._authorize, proposal, channel)
-        call = LifecycleCall(self.node.msp_id, self.packages, self._references, check, simulation, rules)
-        return Outcome(invoke_lifecycle(proposal.arguments, call), None, SYSTEM_VERSION)
+        call = LifecycleCall(
+            self.node.msp_id, self.packages, self._references, check, simulation, rules, proposal.tx_id
+        )
+        return Outcome(writable(invoke_lifecycle(proposal.arguments, call)), None, SYSTEM_VERSION)
 
     def _ask_peer(self, proposal: Proposal, channel: PeerChannel | None) -> Outcome:
         """Run a system chaincode that needs no simulation."""
@@ -281,18 +304,22 @@ class Peer:
         if proposal.chaincode == "qscc":
             response = query_ledger(proposal.arguments, self.channels, _signed_data(proposal))
         elif proposal.chaincode == "cscc":
-            response = query_configuration(
-                proposal.arguments, self.channels, partial(self._authorize, proposal, None), _signed_data(proposal)
+            authorize = partial(self._authorize, proposal, None)
+            response = invoke_configuration(
+                proposal.arguments,
+                ConfigurationCall(self.channels, authorize, _signed_data(proposal), self.join),
             )
         else:
-            words = f"error in simulation: chaincode {proposal.chaincode} is not called without a channel"
-            raise _PeerFailureError(words)
-        return Outcome(response, None, SYSTEM_VERSION)
+            raise _PeerFailureError(
+                f"make sure the chaincode {proposal.chaincode} has been successfully defined on channel  and try "
+                "again: could not get channel config for channel ''"
+            )
+        return Outcome(writable(response), None, SYSTEM_VERSION)
 
     def _authorize(self, proposal: Proposal, channel: PeerChannel | None, resource: str) -> None:
         signed = _signed_data(proposal)
         if resource in LOCAL_RESOURCES or channel is None:
-            check_local_access(resource, signed, self.node.msp_id, self.local_msps())
+            check_local_access(resource, signed, self.node.msp_id, self.node.local_msp)
         else:
             check_access(resource, signed, channel.rules)
 
@@ -320,7 +347,3 @@ def _failure(message: str) -> proposal_response_pb2.ProposalResponse:
 
 def _message(content: bytes) -> proposal_response_pb2.ProposalResponse:
     return proposal_response_pb2.ProposalResponse.FromString(content)
-
-
-def _time_text(seconds: float) -> str:
-    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%d %H:%M:%S.%f +0000 UTC")

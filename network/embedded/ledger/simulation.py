@@ -130,7 +130,7 @@ class Simulation:
                 "transaction"
             )
         self._has_paged = True
-        limit = min(page_size or TOTAL_QUERY_LIMIT, TOTAL_QUERY_LIMIT)
+        limit = min(page_size, TOTAL_QUERY_LIMIT) if page_size > 0 else TOTAL_QUERY_LIMIT
         cursor = RangeCursor(self._store.rows(namespace, start_key, end_key), start_key, end_key, limit)
         self._ranges.append((namespace, cursor))
         self._touched.add(namespace)

@@ -1,16 +1,18 @@
 """The system chaincodes that answer from blocks and configuration: `qscc` and `cscc`.
 
-Rules and texts: `core/scc/qscc/query.go`, `core/scc/cscc/configure.go`. Of `cscc` there is no joining: peers of the
-embedded network join their channels when it is made.
+Rules and texts: `core/scc/qscc/query.go`, `core/scc/cscc/configure.go`. There are no snapshots to join a channel by.
 """
 
 from collections.abc import Callable, Mapping
-from typing import Final
+from functools import partial
+from typing import Final, NamedTuple
 
 from fabric_protos.common import common_pb2, configtx_pb2, ledger_pb2
 from fabric_protos.peer import query_pb2, transaction_pb2
 
-from network.embedded.ledger.access_control import AccessError, check_access
+from network.embedded.ledger.access_control import AccessError, check_access, check_channel_access
+from network.embedded.ledger.chaincode import is_text, text_of
+from network.embedded.ledger.channel_join import JoinError
 from network.embedded.ledger.peer_channel import PeerChannel
 from network.protocol.block import header_hash
 from network.protocol.block_signature import last_config_index
@@ -23,9 +25,23 @@ from network.protocol.wire import parse
 OK: Final = 200
 FAILED: Final = 500
 NEWEST: Final = 2**64 - 1
+_ESCAPES: Final = {
+    "\a": "\\a",
+    "\b": "\\b",
+    "\f": "\\f",
+    "\n": "\\n",
+    "\r": "\\r",
+    "\t": "\\t",
+    "\v": "\\v",
+    "\\": "\\\\",
+    '"': '\\"',
+}
+_FIRST_ESCAPED: Final = 0xDC00
+"""Where `text_of` puts bytes that are no text (PEP 383)."""
 CHANNEL_INFO: Final = "GetChainInfo"
 
 Channels = Mapping[str, PeerChannel]
+_WITHOUT_ARGUMENT: Final = ("GetChannels", "JoinBySnapshotStatus")
 
 
 class _QueryError(Exception):
@@ -36,7 +52,7 @@ def query_ledger(arguments: tuple[bytes, ...], channels: Channels, signed: Signe
     """Answer `qscc`: its first argument names the function, its second the channel."""
     if len(arguments) < len(("function", "channel")):
         return _failed(f"Incorrect number of arguments, {len(arguments)}")
-    function, channel_id = (argument.decode("utf-8", "replace") for argument in arguments[:2])
+    function, channel_id = (text_of(argument) for argument in arguments[:2])
     if function != CHANNEL_INFO and len(arguments) < len(("function", "channel", "argument")):
         return _failed(f"missing 3rd argument for {function}")
     channel = channels.get(channel_id)
@@ -65,7 +81,7 @@ def _chain_info(channel: PeerChannel, argument: bytes) -> bytes:
 
 
 def _block_by_number(channel: PeerChannel, argument: bytes) -> bytes:
-    number = _parse_number(argument.decode("utf-8", "replace"))
+    number = _parse_number(text_of(argument))
     if number == NEWEST:
         number = channel.height - 1
     if number >= channel.height:
@@ -81,21 +97,38 @@ def _parse_number(text: str) -> int:
         defect = "value out of range"
     else:
         return int(digits or "0")
-    raise _QueryError(f'Failed to parse block number with error strconv.ParseUint: parsing "{text}": {defect}')
+    raise _QueryError(f"Failed to parse block number with error strconv.ParseUint: parsing {_quoted(text)}: {defect}")
+
+
+def _quoted(text: str) -> str:
+    """Write text as Go's `strconv.Quote` does."""
+    return f'"{"".join([_quoted_character(character) for character in text])}"'
+
+
+def _quoted_character(character: str) -> str:
+    code = ord(character)
+    if character in _ESCAPES:
+        return _ESCAPES[character]
+    if character.isprintable():
+        return character
+    if _FIRST_ESCAPED <= code < _FIRST_ESCAPED + 0x100:  # a byte that is no text
+        return f"\\x{code - _FIRST_ESCAPED:02x}"
+    if code < 0x80:  # ASCII
+        return f"\\x{code:02x}"
+    return f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"
 
 
 def _block_by_hash(channel: PeerChannel, argument: bytes) -> bytes:
     number = channel.store.block_number(argument)
     if number is None:
-        raise _QueryError(
-            f"Failed to get block hash {argument.hex()}, error no such block hash [{argument.hex()}] in index"
-        )
+        words = f"Failed to get block hash {text_of(argument)}, error no such block hash [{argument.hex()}] in index"
+        raise _QueryError(words)
     return channel.files.content(number)
 
 
 def _transaction_by_id(channel: PeerChannel, argument: bytes) -> bytes:
-    tx_id = argument.decode("utf-8", "replace")
-    place = channel.transaction_place(tx_id)
+    tx_id = text_of(argument)
+    place = channel.transaction_place(tx_id) if is_text(tx_id) else None
     if place is None:
         raise _QueryError(f"Failed to get transaction with id {tx_id}, error no such transaction ID [{tx_id}] in index")
     envelope = channel.envelope(Version(place.block_number, place.tx_number))
@@ -106,8 +139,8 @@ def _transaction_by_id(channel: PeerChannel, argument: bytes) -> bytes:
 
 
 def _block_by_tx_id(channel: PeerChannel, argument: bytes) -> bytes:
-    tx_id = argument.decode("utf-8", "replace")
-    place = channel.transaction_place(tx_id)
+    tx_id = text_of(argument)
+    place = channel.transaction_place(tx_id) if is_text(tx_id) else None
     if place is None:
         raise _QueryError(f"Failed to get block for txID {tx_id}, error no such transaction ID [{tx_id}] in index")
     return channel.files.content(place.block_number)
@@ -122,30 +155,79 @@ _LEDGER_FUNCTIONS: Final[Mapping[str, Callable[[PeerChannel, bytes], bytes]]] = 
 }
 
 
-def query_configuration(
-    arguments: tuple[bytes, ...], channels: Channels, authorize: Callable[[str], None], signed: SignedData
-) -> Response:
-    """Answer `cscc`; `authorize` checks what asks for the peer's own organisation."""
+class ConfigurationCall(NamedTuple):
+    """What `cscc` needs of a peer. `authorize` checks a resource without a channel; both functions raise.
+
+    `join` is given a block and what checks the caller; it raises JoinError.
+    """
+
+    channels: Channels
+    authorize: Callable[[str], None]
+    signed: SignedData
+    join: Callable[[bytes, Callable[[], None]], None]
+
+
+def invoke_configuration(arguments: tuple[bytes, ...], call: ConfigurationCall) -> Response:
+    """Answer `cscc`: its first argument names the function."""
     if not arguments:
         return _failed("Incorrect number of arguments, 0")
-    function = arguments[0].decode("utf-8", "replace")
-    if function == "GetChannels":
-        return _channels(channels, authorize)
-    if len(arguments) < len(("function", "argument")):
+    function = text_of(arguments[0])
+    if function not in _WITHOUT_ARGUMENT and len(arguments) < len(("function", "argument")):
         return _failed(f"Incorrect number of arguments, {len(arguments)}")
-    if function not in ("GetConfigBlock", "GetChannelConfig"):
-        return _failed(f"Requested function {function} not found.")
-    channel_id = arguments[1].decode("utf-8", "replace")
+    if function == "GetChannels":
+        return _channels(call.channels, call.authorize)
+    if function == "JoinChain":
+        return _join(arguments[1], call)
+    if function == "JoinChainBySnapshot":
+        return _join_by_snapshot(arguments[1], call)
+    if function == "JoinBySnapshotStatus":
+        return _snapshot_status(call)
+    if function in ("GetConfigBlock", "GetChannelConfig"):
+        return _configuration(function, text_of(arguments[1]), call)
+    return _failed(f"Requested function {function} not found.")
+
+
+def _join(block: bytes, call: ConfigurationCall) -> Response:
+    try:
+        call.join(block, partial(call.authorize, "cscc/JoinChain"))
+    except JoinError as error:
+        return _failed(str(error))
+    return Response(OK, "", b"")
+
+
+def _join_by_snapshot(folder: bytes, call: ConfigurationCall) -> Response:
+    if not folder:
+        return _failed("Cannot join the channel, no snapshot directory provided")
+    try:
+        call.authorize("cscc/JoinChainBySnapshot")
+    except AccessError as error:
+        return _failed(f"access denied for [JoinChainBySnapshot]: [{error}]")
+    return _failed("the embedded network joins no channel by snapshot")
+
+
+def _snapshot_status(call: ConfigurationCall) -> Response:
+    """Say that no snapshot is being joined by: an empty JoinBySnapshotStatus."""
+    try:
+        call.authorize("cscc/JoinBySnapshotStatus")
+    except AccessError as error:
+        return _failed(f"access denied for [JoinBySnapshotStatus]: {error}")
+    return Response(OK, "", b"")
+
+
+def _configuration(function: str, channel_id: str, call: ConfigurationCall) -> Response:
     if function == "GetChannelConfig" and not channel_id:
         return _failed("empty channel name provided")
-    denied = f"access denied for [{function}][{channel_id}]"
-    channel = channels.get(channel_id)
-    if channel is None:
-        return _failed(f"{denied}: Failed to get policy manager for channel [{channel_id}]")
+    resource = f"cscc/{function}"
+    channel = call.channels.get(channel_id)
     try:
-        check_access(f"cscc/{function}", signed, channel.rules)
+        if channel_id:
+            check_channel_access(resource, call.signed, channel_id, None if channel is None else channel.rules)
+        else:
+            call.authorize(resource)
     except AccessError as error:
-        return _failed(f"{denied}: {error}")
+        return _failed(f"access denied for [{function}][{channel_id}]: {error}")
+    if channel is None:
+        return _failed(f"Unknown channel ID, {channel_id}")
     return Response(OK, "", _config_block(channel) if function == "GetConfigBlock" else _channel_config(channel))
 
 

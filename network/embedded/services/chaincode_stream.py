@@ -16,7 +16,6 @@ import grpc
 from fabric_protos.peer import (
     chaincode_pb2,
     chaincode_shim_pb2,
-    chaincode_shim_pb2_grpc,
     proposal_response_pb2,
 )
 
@@ -38,6 +37,7 @@ _Call = grpc.aio.StreamStreamCall[Any, Any]
 Message = chaincode_shim_pb2.ChaincodeMessage
 Type = chaincode_shim_pb2.ChaincodeMessage.Type
 
+CONNECT: Final = "/protos.Chaincode/Connect"
 EXECUTE_TIMEOUT_SECONDS: Final = 30.0
 STARTUP_TIMEOUT_SECONDS: Final = 10.0
 """From the open connection to REGISTER. A real peer waits 300 s; nobody wants that while developing."""
@@ -144,11 +144,13 @@ class ChaincodeStream:
 
     async def _read(self) -> None:
         try:
-            while (message := await self._call.read()) is not grpc.aio.EOF:
-                if not self._take(message):
+            while isinstance(content := await self._call.read(), bytes):
+                if not self._take(parse(Message, content, "ChaincodeMessage")):
                     break
         except grpc.RpcError:
             pass  # the server is gone; whoever waits is told so below
+        except DecodeError:
+            logger.warning("chaincode_message_unreadable", extra={"package_id": self.package_id})
         finally:
             self._end()
 
@@ -219,7 +221,8 @@ async def connect(
     Fails at once when nobody listens; otherwise within the connection's dial timeout.
     """
     channel = _channel(connection)
-    call = chaincode_shim_pb2_grpc.ChaincodeStub(channel).Connect()
+    # Messages are read here, not by gRPC, which would hand on nothing in place of bytes that are none.
+    call: _Call = channel.stream_stream(CONNECT, request_serializer=Message.SerializeToString)()
     try:
         await _dial(package_id, connection, call)
         await _register(package_id, call, parameters, startup_timeout_seconds)
@@ -262,11 +265,12 @@ async def _register(
     expired = ChaincodeError(f"timeout expired while starting chaincode {package_id} for transaction")
     try:
         async with asyncio.timeout(startup_timeout_seconds):
-            message: chaincode_shim_pb2.ChaincodeMessage = await call.read()
-            while message is not grpc.aio.EOF and message.type == Message.KEEPALIVE:
-                message = await call.read()
-            if message is grpc.aio.EOF:
-                raise ChaincodeError(f"connection to {package_id} failed: {STREAM_TERMINATED}")
+            message = Message(type=Message.KEEPALIVE)
+            while message.type == Message.KEEPALIVE:
+                content = await call.read()
+                if not isinstance(content, bytes):
+                    raise ChaincodeError(f"connection to {package_id} failed: {STREAM_TERMINATED}")
+                message = parse(Message, content, "ChaincodeMessage")
             if message.type != Message.REGISTER:
                 logger.warning("chaincode_not_registered", extra={"package_id": package_id, "type": message.type})
                 raise expired

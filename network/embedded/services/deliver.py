@@ -5,12 +5,14 @@ Rules: `common/deliver/{deliver,acl}.go`, `common/ledger/blockledger/fileledger/
 SUCCESS ends it.
 """
 
+import asyncio
 from collections.abc import AsyncIterator, Callable
 from typing import Any, Final, NamedTuple, Protocol
 
 from fabric_protos.common import common_pb2
 from fabric_protos.orderer import ab_pb2
 
+from network.errors import LedgerError
 from network.protocol.errors import DecodeError
 from network.protocol.policy import SignedData
 from network.protocol.transaction import HEADER_CONFIG
@@ -47,6 +49,10 @@ class BlockChain(Protocol):
 
     def has_expired(self, identity: bytes) -> bool:
         """Tell whether a serialised identity's certificate has expired."""
+
+    @property
+    def failed(self) -> asyncio.Event:
+        """Set while the node cannot be sure of its blocks; who asked for the best effort gets them all the same."""
 
 
 class Seek(NamedTuple):
@@ -105,7 +111,9 @@ async def _answer(
         if seek.info.behavior == ab_pb2.SeekInfo.FAIL_IF_NOT_READY and number >= chain.height:
             yield NOT_FOUND
             return
-        await chain.wait_for_height(number)
+        if not await _is_there(chain, seek, number):
+            yield SERVICE_UNAVAILABLE
+            return
         refused = chain.has_expired(seek.signed.identity)
         if chain.config_sequence > sequence:
             sequence = chain.config_sequence
@@ -113,12 +121,38 @@ async def _answer(
         if refused:
             yield FORBIDDEN
             return
+        try:
+            content = chain.block(number)
+        except LedgerError:
+            yield SERVICE_UNAVAILABLE
+            return
         header_only = seek.info.content_type == ab_pb2.SeekInfo.HEADER_WITH_SIG
-        yield DeliveredBlock(seek, number, chain.block(number), header_only)
+        yield DeliveredBlock(seek, number, content, header_only)
         if number == stop:
             break
         number += 1
     yield SUCCESS
+
+
+async def _is_there(chain: BlockChain, seek: Seek, number: int) -> bool:
+    """Wait for a block; False when the node fails meanwhile, unless its best effort was asked for."""
+    if _takes_best_effort(seek.info):
+        await chain.wait_for_height(number)
+        return True
+    if chain.height > number:
+        return not chain.failed.is_set()
+    waits = [asyncio.create_task(chain.wait_for_height(number)), asyncio.create_task(chain.failed.wait())]
+    try:
+        await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+        return not waits[1].done()
+    finally:
+        for task in waits:
+            task.cancel()
+        await asyncio.gather(*waits, return_exceptions=True)
+
+
+def _takes_best_effort(info: ab_pb2.SeekInfo) -> bool:
+    return bool(info.error_response == ab_pb2.SeekInfo.BEST_EFFORT)
 
 
 def _request(
@@ -139,6 +173,8 @@ def _request(
         return BAD_REQUEST
     if info.content_type == ab_pb2.SeekInfo.HEADER_WITH_SIG and not allows_header_only:
         return BAD_REQUEST  # a real peer looks as if it ended over this one
+    if chain.failed.is_set() and not _takes_best_effort(info):
+        return SERVICE_UNAVAILABLE
     if chain.has_expired(signed.identity) or not chain.may_read(signed):
         return FORBIDDEN
     bounds = _bounds(info, chain.height)

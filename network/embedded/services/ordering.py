@@ -1,14 +1,14 @@
-"""The AtomicBroadcast service of an orderer: Broadcast and Deliver.
+"""The services of an orderer: AtomicBroadcast with Broadcast and Deliver, and gRPC's health.
 
-Rules: `orderer/common/broadcast/broadcast.go`, `orderer/common/server/server.go`.
+Rules: `orderer/common/broadcast/broadcast.go`, `orderer/common/server/server.go`, `internal/pkg/comm/server.go`.
 """
 
+import asyncio
 from collections.abc import AsyncIterator
-from typing import Any, Final
+from typing import Final
 
-import grpc
 from fabric_protos.common import common_pb2
-from fabric_protos.orderer import ab_pb2, ab_pb2_grpc
+from fabric_protos.orderer import ab_pb2
 
 from network.embedded.ledger.admission import AdmissionError
 from network.embedded.ledger.expiry import has_expired
@@ -19,7 +19,6 @@ from network.protocol.errors import PolicyError
 from network.protocol.policy import SignedData
 
 READERS: Final = "/Channel/Readers"
-_Context = grpc.aio.ServicerContext[Any, Any]
 
 
 class OrdererChain:
@@ -60,8 +59,13 @@ class OrdererChain:
         """Tell whether an identity's certificate has expired."""
         return has_expired(identity, self._ledger.clock.now())
 
+    @property
+    def failed(self) -> asyncio.Event:
+        """Set while the orderer knows no leader."""
+        return self._ledger.orderers[self._orderer].lost_leader
 
-class OrdererService(ab_pb2_grpc.AtomicBroadcastServicer):  # type: ignore[misc]  # generated without types
+
+class OrdererService:
     """What one orderer answers; `orderer` is its position among the orderers."""
 
     def __init__(self, ledger: EmbeddedLedger, orderer: int) -> None:
@@ -69,24 +73,22 @@ class OrdererService(ab_pb2_grpc.AtomicBroadcastServicer):  # type: ignore[misc]
         self._orderer = orderer
 
     async def Broadcast(  # noqa: N802  # the name on the wire
-        self, request_iterator: AsyncIterator[common_pb2.Envelope], context: _Context
+        self, requests: AsyncIterator[common_pb2.Envelope]
     ) -> AsyncIterator[ab_pb2.BroadcastResponse]:
         """Take envelopes until one is refused."""
-        del context
-        async for envelope in request_iterator:
+        async for envelope in requests:
             try:
-                await self._ledger.broadcast(envelope)
+                await self._ledger.broadcast(envelope, self._orderer)
             except AdmissionError as error:
                 yield ab_pb2.BroadcastResponse(status=error.status, info=error.info)
                 return
             yield ab_pb2.BroadcastResponse(status=SUCCESS)
 
     async def Deliver(  # noqa: N802  # the name on the wire
-        self, request_iterator: AsyncIterator[common_pb2.Envelope], context: _Context
+        self, requests: AsyncIterator[common_pb2.Envelope]
     ) -> AsyncIterator[ab_pb2.DeliverResponse]:
         """Give blocks."""
-        del context
-        async for answer in answers(request_iterator, self._chain, self._ledger.clock.now):
+        async for answer in answers(requests, self._chain, self._ledger.clock.now):
             if isinstance(answer, int):
                 yield ab_pb2.DeliverResponse(status=answer)
             else:

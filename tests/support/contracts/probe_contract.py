@@ -8,6 +8,7 @@ from pathlib import Path
 
 from chaincode.contract import Contract
 from chaincode.contract.context import Context
+from chaincode.errors import ContractError
 
 contract = Contract("probe", "1.0")
 FOLDER = Path(os.environ["KVR_TEST_PROBE_FOLDER"])
@@ -65,3 +66,34 @@ async def get_private(context: Context, name: str) -> bytes:
 async def get_private_hash(context: Context, name: str) -> bytes:
     """Read the hash of a value of the collection `pair`, which every peer has."""
     return await context.stub.get_private_data_hash("pair", name) or b""
+
+
+class ProbeRefusalError(ContractError):
+    """A refusal with the status that was asked for."""
+
+    def __init__(self, status: int, message: str) -> None:
+        super().__init__(message)
+        self.status = status  # type: ignore[misc]  # refusals of real contracts have one status per class
+
+
+@contract.transaction
+async def refuse(context: Context, status: int, message: str) -> None:
+    """Answer with a status and a text."""
+    del context
+    raise ProbeRefusalError(status, message)
+
+
+@contract.transaction
+async def emit(context: Context, key: str, name: str, payload: str) -> None:
+    """Write a key and set an event."""
+    await context.stub.get_state(key)
+    await context.stub.put_state(key, payload.encode())
+    context.stub.set_event(name, payload.encode())
+
+
+@contract.transaction
+async def note_both(context: Context, name: str) -> None:
+    """Write a public key, and the transient value `secret` to the collection `pair`."""
+    _mark(name, context.stub.peer_msp_id)
+    await context.stub.put_state(name, b"noted")
+    await context.stub.put_private_data("pair", name, context.stub.transient["secret"])

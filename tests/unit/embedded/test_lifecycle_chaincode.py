@@ -176,7 +176,7 @@ def test_refuses_packages_in_the_words_of_real_peers(network: EmbeddedChannel) -
     )
     assert failure(install(b"x")) == failed(
         "InstallChaincode",
-        "could not parse as a chaincode install package: error reading as gzip stream: gzip: invalid header",
+        "could not parse as a chaincode install package: error reading as gzip stream: unexpected EOF",
     )
     assert failure(install(build_package("basic", "node", {}))).startswith(
         failed("InstallChaincode", "could not build chaincode: ")
@@ -513,10 +513,49 @@ def test_an_argument_that_is_no_message_is_refused(network: EmbeddedChannel, fun
     )
 
 
-@pytest.mark.parametrize("function", ["ApproveChaincodeDefinitionForMyOrg", "QueryApprovedChaincodeDefinitions"])
-def test_what_is_a_channels_is_not_asked_for_without_one(network: EmbeddedChannel, function: str) -> None:
-    arguments = messages.QueryApprovedChaincodeDefinitionsArgs()
-
-    assert failure(network.without_channel(function, arguments)) == failed(
-        function, "no application config for channel ''"
-    )
+@pytest.mark.parametrize(
+    ("function", "arguments", "words"),
+    [
+        (
+            "ApproveChaincodeDefinitionForMyOrg",
+            messages.ApproveChaincodeDefinitionForMyOrgArgs(name="a b"),
+            (
+                "error validating chaincode definition: invalid chaincode name 'a b'. Names can only consist of "
+                "alphanumerics, '_', and '-' and can only begin with alphanumerics"
+            ),
+        ),
+        (
+            "ApproveChaincodeDefinitionForMyOrg",
+            messages.ApproveChaincodeDefinitionForMyOrgArgs(name="a", version="1"),
+            "error validating chaincode definition: could not get channelconfig for channel ''",
+        ),
+        (
+            "QueryApprovedChaincodeDefinition",
+            messages.QueryApprovedChaincodeDefinitionArgs(name="a"),
+            (
+                "could not get current sequence: could not get state for key namespaces/fields/a/Sequence: GET_STATE "
+                "failed: transaction ID: : no ledger context"
+            ),
+        ),
+        (
+            "QueryApprovedChaincodeDefinition",
+            messages.QueryApprovedChaincodeDefinitionArgs(name="a", sequence=1),
+            (
+                "could not deserialize namespace metadata for a#1: could not query metadata for namespace "
+                "namespaces/a#1: GET_STATE failed: transaction ID: : no ledger context"
+            ),
+        ),
+        (
+            "QueryApprovedChaincodeDefinitions",
+            messages.QueryApprovedChaincodeDefinitionsArgs(),
+            (
+                "could not fetch metadatas: could not get state range for namespace namespaces: could not get state "
+                "iterator: GET_STATE_BY_RANGE failed: transaction ID: : no ledger context"
+            ),
+        ),
+    ],
+)
+def test_what_is_a_channels_is_not_asked_for_without_one(
+    network: EmbeddedChannel, function: str, arguments: Any, words: str
+) -> None:
+    assert failure(network.without_channel(function, arguments)) == failed(function, words)

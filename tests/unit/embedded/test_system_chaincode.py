@@ -1,6 +1,6 @@
 """`qscc` and `cscc` of an embedded peer: blocks and configurations as kept, every refusal."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 from hashlib import sha256
 from pathlib import Path
@@ -10,9 +10,11 @@ from fabric_protos.common import common_pb2, configtx_pb2, ledger_pb2
 from fabric_protos.peer import query_pb2, transaction_pb2
 from fabric_protos.peer.lifecycle import lifecycle_pb2 as messages
 
-from network.embedded.ledger.access_control import check_local_access
+from network.embedded.ledger.access_control import AccessError, check_local_access
+from network.embedded.ledger.chaincode import ChaincodeError, writable
+from network.embedded.ledger.channel_join import JoinError
 from network.embedded.ledger.peer_channel import PeerChannel
-from network.embedded.ledger.system_chaincode import query_configuration, query_ledger
+from network.embedded.ledger.system_chaincode import ConfigurationCall, invoke_configuration, query_ledger
 from network.protocol.block import header_hash
 from network.protocol.decode import decode_transaction
 from network.protocol.proposal import Response
@@ -47,7 +49,15 @@ def configure(network: EmbeddedChannel, *arguments: bytes | str, signer: Signer 
     authorize = partial(
         check_local_access, signed=signed, msp_id=network.enterprise.msp_id, msps=network.channel.rules.msps
     )
-    return query_configuration(texts, {CHANNEL: network.channel}, authorize, signed)
+    return invoke_configuration(texts, ConfigurationCall({CHANNEL: network.channel}, authorize, signed, refuse_to_join))
+
+
+def refuse_to_join(block: bytes, authorize: Callable[[], None]) -> None:
+    try:
+        authorize()
+    except AccessError as error:
+        raise JoinError(str(error)) from error
+    raise JoinError(f"not joined: {block!r}")
 
 
 def payload(response: Response) -> bytes:
@@ -117,6 +127,13 @@ def test_gives_blocks_and_transactions_by_hash_and_id(network: EmbeddedChannel) 
             'Failed to parse block number with error strconv.ParseUint: parsing "": invalid syntax',
         ),
         (
+            ("GetBlockByNumber", CHANNEL, b'a"\\\n\x01\x7f\xff\xc2\x85\xe2\x80\xa8\xf3\xa0\x80\x81\xe5\x8c\x97'),
+            (
+                "Failed to parse block number with error strconv.ParseUint: parsing "
+                '"a\\"\\\\\\n\\x01\\x7f\\xff\\u0085\\u2028\\U000e0001\u5317": invalid syntax'
+            ),
+        ),
+        (
             ("GetBlockByNumber", CHANNEL, "18446744073709551616"),
             (
                 'Failed to parse block number with error strconv.ParseUint: parsing "18446744073709551616": value out '
@@ -125,7 +142,7 @@ def test_gives_blocks_and_transactions_by_hash_and_id(network: EmbeddedChannel) 
         ),
         (
             ("GetBlockByHash", CHANNEL, b"\x01"),
-            "Failed to get block hash 01, error no such block hash [01] in index",
+            "Failed to get block hash \x01, error no such block hash [01] in index",
         ),
         (
             ("GetTransactionByID", CHANNEL, "none"),
@@ -142,7 +159,7 @@ def test_gives_blocks_and_transactions_by_hash_and_id(network: EmbeddedChannel) 
     ],
 )
 def test_refuses_queries_in_the_words_of_real_peers(
-    network: EmbeddedChannel, arguments: tuple[str, ...], message: str
+    network: EmbeddedChannel, arguments: tuple[bytes | str, ...], message: str
 ) -> None:
     assert failure(ask(network, *arguments)) == message
 
@@ -210,6 +227,16 @@ def test_the_first_block_is_the_configuration_until_another_comes(tmp_path: Path
         (("Nothing", CHANNEL), "Requested function Nothing not found."),
         (("GetChannelConfig", ""), "empty channel name provided"),
         (
+            ("GetConfigBlock", ""),
+            (
+                "access denied for [GetConfigBlock][]: Failed getting local MSP principal during channelless check "
+                "policy with policy [/Channel/Application/Readers]: [MSP Principal role "
+                "[/Channel/Application/Readers] not recognized]"
+            ),
+        ),
+        (("JoinChain",), "Incorrect number of arguments, 1"),
+        (("JoinChainBySnapshot", ""), "Cannot join the channel, no snapshot directory provided"),
+        (
             ("GetConfigBlock", "other"),
             "access denied for [GetConfigBlock][other]: Failed to get policy manager for channel [other]",
         ),
@@ -223,6 +250,27 @@ def test_refuses_configurations_in_the_words_of_real_peers(
     network: EmbeddedChannel, arguments: tuple[str, ...], message: str
 ) -> None:
     assert failure(configure(network, *arguments)) == message
+
+
+@pytest.mark.parametrize("function", ["JoinChain", "JoinChainBySnapshot", "JoinBySnapshotStatus"])
+def test_joining_is_for_admins(network: EmbeddedChannel, function: str) -> None:
+    refused = failure(configure(network, function, "block"))
+
+    assert "The identity is not an admin under this MSP [EnterpriseMSP]" in refused
+    if function == "JoinBySnapshotStatus":
+        assert payload(configure(network, function, signer=network.admin)) == b""
+    else:
+        assert "not an admin" not in failure(configure(network, function, "block", signer=network.admin))
+
+
+def test_bytes_that_are_no_text_are_quoted_by_no_answer(network: EmbeddedChannel) -> None:
+    for arguments in [
+        ("GetBlockByHash", CHANNEL, b"\xff"),
+        ("GetTransactionByID", CHANNEL, b"\xff"),
+        (b"\xff", CHANNEL, ""),
+    ]:
+        with pytest.raises(ChaincodeError, match="string field contains invalid UTF-8"):
+            writable(ask(network, *arguments))
 
 
 @pytest.mark.parametrize("function", ["GetConfigBlock", "GetChannelConfig"])
@@ -242,7 +290,8 @@ def test_a_first_block_that_names_no_configuration_is_one(tmp_path: Path) -> Non
     try:
         channel.join(genesis)
         signed = signed_by(factory.organisations[0].client)
-        found = query_configuration((b"GetConfigBlock", CHANNEL.encode()), {CHANNEL: channel}, lambda _: None, signed)
+        call = ConfigurationCall({CHANNEL: channel}, lambda _: None, signed, refuse_to_join)
+        found = invoke_configuration((b"GetConfigBlock", CHANNEL.encode()), call)
     finally:
         channel.close()
 

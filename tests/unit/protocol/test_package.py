@@ -265,10 +265,11 @@ def test_metadata_that_is_null_has_no_label() -> None:
     ("content", "text"),
     [
         (b"", "error reading as gzip stream: EOF"),
-        (b"PK\x03\x04", "error reading as gzip stream: gzip: invalid header"),
+        (b"PK\x03\x04", "error reading as gzip stream: unexpected EOF"),
+        (b"PK\x03\x04" + bytes(6), "error reading as gzip stream: gzip: invalid header"),
         (archive(*GOOD), "error reading as gzip stream: gzip: invalid header"),
     ],
-    ids=["nothing", "zip", "tar"],
+    ids=["nothing", "the start of a zip", "zip", "tar"],
 )
 def test_what_is_not_gzipped_is_refused(content: bytes, text: str) -> None:
     assert refusal(content) == text
@@ -412,7 +413,8 @@ def test_code_that_a_peer_could_not_unpack_is_found_out() -> None:
 
     for content, reason in {
         b"": "EOF",
-        b"plain": "gzip: invalid header",
+        b"plain": "unexpected EOF",
+        b"plain text": "gzip: invalid header",
         packed(("name", b"1"))[:-9]: "unexpected EOF",
         gzip.compress(b"\1" * 512): "archive/tar: invalid tar header",
     }.items():

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from network.protocol.errors import DecodeError
-from network.protocol.wire import envelope_defect, parse, read_varint, scan_fields, varint
+from network.protocol.wire import envelope_defect, parse, parse_in_words_of_go, read_varint, scan_fields, varint
 
 PAYLOAD, SIGNATURE = b"payload", b"signature"
 PLAIN = b"\x0a\x07" + PAYLOAD + b"\x12\x09" + SIGNATURE
@@ -124,6 +124,24 @@ def test_names_the_message_it_cannot_read() -> None:
 def test_rejects_text_that_is_not_utf8_as_go_does() -> None:
     with pytest.raises(DecodeError, match="ChannelHeader"):
         parse(common_pb2.ChannelHeader, b"\x22\x01\xff", "ChannelHeader")
+
+
+@pytest.mark.parametrize(
+    ("content", "text"),
+    [
+        pytest.param(b"\x22\x01\xff", "string field contains invalid UTF-8", id="text that is not UTF-8"),
+        pytest.param(b"\x22\x05ab", "proto: cannot parse invalid wire-format data", id="cut"),
+        pytest.param(b"\x22\x05ab\xff", "proto: cannot parse invalid wire-format data", id="cut, and not UTF-8"),
+        pytest.param(b"\x22\x01\xff\x80", "string field contains invalid UTF-8", id="not UTF-8 before a stray byte"),
+        pytest.param(b"\x80\x22\x01\xff", "proto: cannot parse invalid wire-format data", id="no field number"),
+        pytest.param(b"\x1a\x02\x10\x80", "proto: cannot parse invalid wire-format data", id="defect one level down"),
+    ],
+)
+def test_refuses_in_the_words_of_go(content: bytes, text: str) -> None:
+    with pytest.raises(DecodeError) as refused:
+        parse_in_words_of_go(common_pb2.ChannelHeader, content)
+
+    assert str(refused.value) == text
 
 
 @given(st.integers(min_value=0, max_value=2**64 - 1))
