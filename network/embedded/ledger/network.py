@@ -21,6 +21,11 @@ from network.embedded.ledger.peer_channel import PeerChannel
 from network.errors import LedgerError
 
 MAX_SKEW_SECONDS: Final = 0.02
+RECONCILE_SECONDS: Final = 60.0
+"""Between attempts to find private data that is missing (`core.yaml`, peer.gossip.pvtData.reconcileSleepInterval).
+
+A real peer leaves what it did not find for an hour then; here each attempt looks for everything.
+"""
 
 
 class EmbeddedLedger:
@@ -63,6 +68,7 @@ class EmbeddedLedger:
                 for peer in self.peers:
                     for channel in peer.channels.values():
                         tasks.create_task(self._follow(channel))
+                        tasks.create_task(self._reconcile(channel))
         except* LedgerError as group:
             raise group.exceptions[0] from None
 
@@ -90,3 +96,9 @@ class EmbeddedLedger:
             while channel.height < service.height:
                 block = service.block(orderer, channel.height)
                 await channel.commit(block, partial(self.dissemination.pull, channel))
+
+    async def _reconcile(self, channel: PeerChannel) -> None:
+        while True:
+            await channel.wait_for_missing()
+            await self.clock.sleep(RECONCILE_SECONDS)
+            await channel.reconcile(partial(self.dissemination.pull, channel))

@@ -8,7 +8,6 @@ Rules: `gossip/privdata/coordinator.go`, `core/ledger/kvledger/kv_ledger.go`.
 """
 
 import asyncio
-from collections.abc import Callable, Mapping
 from functools import lru_cache
 from hashlib import sha256
 from pathlib import Path
@@ -17,14 +16,10 @@ from typing import Final
 from fabric_protos.common import common_pb2
 
 from network.embedded.ledger.block_file import BlockFiles
-from network.embedded.ledger.peer_store import PeerStore, PrivateWriteSet, TransactionPlace
-from network.embedded.ledger.private_data import (
-    PrivatePart,
-    deleted_keys,
-    find_private_writes,
-    key_values,
-    private_parts,
-)
+from network.embedded.ledger.collection_history import CollectionHistory
+from network.embedded.ledger.peer_store import PeerStore, TransactionPlace
+from network.embedded.ledger.private_data import PrivatePart
+from network.embedded.ledger.private_ledger import CommittedBlock, PrivateLedger, Pull
 from network.embedded.ledger.state_lock import StateLock
 from network.errors import LedgerError
 from network.protocol.block import (
@@ -34,42 +29,33 @@ from network.protocol.block import (
     data_hash,
     header_hash,
 )
-from network.protocol.collection import (
-    CollectionConfig,
-    decode_collections,
-    find_collection,
-    implicit_collection_name,
-    member_msp_ids,
-)
-from network.protocol.commit_hash import StateKey, commit_hash
+from network.protocol.collection import CollectionConfig, implicit_collection_name
+from network.protocol.commit_hash import commit_hash
 from network.protocol.configuration import decode_config_envelope
 from network.protocol.decode import decode_transaction
 from network.protocol.endorsement_policy import ChannelRules
-from network.protocol.errors import ConfigurationError, DecodeError, PolicyError
+from network.protocol.errors import DecodeError, PolicyError
 from network.protocol.lifecycle import (
     ChaincodeDefinition,
     chaincode_of_metadata_key,
-    decode_state_data,
     metadata_key,
     read_definition,
 )
 from network.protocol.private_data import LIFECYCLE_NAMESPACE
 from network.protocol.read_write_set import Version
-from network.protocol.state import CONFIG_KEY, StateUpdate
+from network.protocol.state import CONFIG_KEY
 from network.protocol.transaction import Transaction
 from network.protocol.validation import BlockJudgement, judge_block, judge_genesis
 from network.protocol.validation_code import VALID
 
-Pull = Callable[[PrivatePart], bytes | None]
-"""Asks the other members of a collection for private writes; None: nobody has them."""
+RECONCILED_BLOCKS: Final = 10
+"""Blocks looked after without letting anybody else in (`core.yaml`, peer.gossip.pvtData.reconcileBatchSize)."""
 
-_COLLECTIONS_PREFIX: Final = b"namespaces/fields/"
-_COLLECTIONS_SUFFIX: Final = b"/Collections"
 _BLOCKS_REMEMBERED: Final = 16
 
 
-def _nobody(part: PrivatePart) -> bytes | None:
-    del part
+def _nobody(part: PrivatePart, block_number: int) -> bytes | None:
+    del part, block_number
     return None
 
 
@@ -86,6 +72,8 @@ class PeerChannel:
         except LedgerError:
             self.files.close()
             raise
+        self._collections = CollectionHistory(self.store)
+        self._private = PrivateLedger(msp_id, self.store, self._collections)
         self.lifecycle_changes = 0
         """Grows with each block that touches `_lifecycle`: what is remembered of definitions is old then."""
         self._grown = asyncio.Condition()
@@ -175,21 +163,21 @@ class PeerChannel:
 
     def collection(self, chaincode: str, name: str, below: int | None = None) -> CollectionConfig | None:
         """Give a collection as it is in force for block `below` (None: the next one)."""
-        content = self.store.collections_below(chaincode, self.height if below is None else below)
-        return find_collection(() if content is None else decode_collections(content), name)
+        return self._collections.collection(chaincode, name, self.height if below is None else below)
 
-    def is_member(self, chaincode: str, collection: str, msp_id: str, below: int | None = None) -> bool:
-        """Tell whether an organisation's peers hold the values of a collection."""
-        try:
-            config = self.collection(chaincode, collection, below)
-            return config is not None and msp_id in member_msp_ids(config)
-        except DecodeError:
-            return False
+    def is_member(self, chaincode: str, collection: str, msp_id: str) -> bool:
+        """Tell whether an organisation's peers hold the values of a collection now."""
+        return self._collections.is_member(chaincode, collection, msp_id, self.height)
 
     async def wait_for_height(self, above: int) -> None:
         """Return when the height is above a number; all that the block brought is readable then."""
         async with self._grown:
             await self._grown.wait_for(lambda: self.height > above)
+
+    async def wait_for_missing(self) -> None:
+        """Return when private data is missing that this peer is to hold."""
+        async with self._grown:
+            await self._grown.wait_for(self.store.missing_blocks)
 
     # --- commit
 
@@ -241,11 +229,9 @@ class PeerChannel:
         number = block.header.number
         transactions = _decoded(tuple(block.data.data))
         header = BlockHeader(number, block.header.previous_hash, block.header.data_hash)
-        block_to_live = self._blocks_to_live(judgement.updates, number)
         with self.store.transaction():
-            private = self._keep_private_writes(number, transactions, judgement.flags, pull)
             self.store.write_state(judgement.updates.items())
-            self._write_private_state(judgement.updates, private)
+            self._private.commit(number, transactions, judgement.flags, judgement.updates, pull)
             for transaction in transactions:
                 if transaction.action is not None and judgement.flags[transaction.tx_number] == VALID:
                     for entry in transaction.action.writes:
@@ -255,13 +241,8 @@ class PeerChannel:
                             Version(number, transaction.tx_number),
                         )
             self.store.add_block(number, header_hash(header), judgement.tx_ids, judgement.flags)
-            self._note_collections(judgement.updates, number)
-            for key, update in judgement.updates.items():
-                live = block_to_live.get(key[:2], 0)
-                if live and update.value is not None:
-                    self.store.plan_expiry(number + live + 1, key)
-            due = {(namespace, collection) for namespace, collection in self.store.expiring(number)}
-            self.store.expire(number, {place: self._block_to_live(*place, number) for place in due})
+            self._private.note_collections(number, judgement.updates)
+            self.store.expire(number)
             self.store.forget_transient([tx_id for tx_id in judgement.tx_ids if tx_id], number)
             self.store.set_tip(number + 1, new_hash)
         self._rules = judgement.rules
@@ -269,83 +250,23 @@ class PeerChannel:
         if any(key[0] == LIFECYCLE_NAMESPACE for key in judgement.updates):
             self.lifecycle_changes += 1
 
-    def _keep_private_writes(
-        self, number: int, transactions: tuple[Transaction, ...], flags: bytes, pull: Pull
-    ) -> dict[StateKey, list[tuple[str, bytes]]]:
-        """Keep the private writes of a block that this peer is a member for; give the values of valid transactions."""
-        values: dict[StateKey, list[tuple[str, bytes]]] = {}
-        for part in private_parts(transactions):
-            member = self.is_member(part.namespace, part.collection, self.msp_id, number)
-            content = None
-            if member:
-                content = find_private_writes(part, self.store.transient(part.tx_id)) or pull(part)
-                if content is not None and sha256(content).digest() != part.content_hash:
-                    content = None  # whoever gave it, it is not what was endorsed
-            if content is None:
-                self.store.add_missing(number, part.tx_number, part.namespace, part.collection, is_member=member)
-                continue
-            live = self._block_to_live(part.namespace, part.collection, number)
-            kept = PrivateWriteSet(part.tx_number, part.namespace, part.collection, content)
-            self.store.add_private_writes(number, kept, number + live + 1 if live else None)
-            if flags[part.tx_number] != VALID:
-                continue
-            for key, found in key_values(part, content).items():
-                values.setdefault(key, []).append(found)
-            self._purge(transactions[part.tx_number], part, content)
-        return values
+    # --- private data that was missed
 
-    def _purge(self, transaction: Transaction, part: PrivatePart, content: bytes) -> None:
-        """Take keys that a valid transaction purges out of everything kept so far."""
-        purged = {
-            write.key_hash
-            for namespace in (transaction.action.writes if transaction.action else ())
-            if namespace.namespace == part.namespace
-            for collection in namespace.collections
-            if collection.collection == part.collection
-            for write in collection.writes
-            if write.is_purge
-        }
-        if purged:
-            for key in deleted_keys(content):
-                if sha256(key.encode()).digest() in purged:
-                    self.store.purge_private_writes(part.namespace, part.collection, key)
+    async def reconcile(self, pull: Pull) -> int:
+        """Look again for private data that is missing, newest blocks first; gives the number of write sets found."""
+        found = 0
+        missing = self.store.missing_blocks()
+        for start in range(0, len(missing), RECONCILED_BLOCKS):
+            async with self.lock.committing():
+                with self.store.transaction():
+                    for number in missing[start : start + RECONCILED_BLOCKS]:
+                        found += self._private.reconcile(self._committed(number), pull)
+        return found
 
-    def _write_private_state(
-        self, updates: Mapping[StateKey, StateUpdate], values: Mapping[StateKey, list[tuple[str, bytes]]]
-    ) -> None:
-        """Bring the values this peer holds in line with their hashes."""
-        for (namespace, collection, key_hash), update in updates.items():
-            if not collection:
-                continue
-            if update.value is None:
-                self.store.delete_private(namespace, collection, key_hash)
-                continue
-            given = values.get((namespace, collection, key_hash), [])
-            found = next((kv for kv in reversed(given) if sha256(kv[1]).digest() == update.value), None)
-            if found is not None:
-                self.store.write_private(namespace, collection, found[0], key_hash, found[1], update.version)
-            else:
-                self.store.confirm_private(namespace, collection, key_hash, update.value, update.version)
-
-    def _note_collections(self, updates: Mapping[StateKey, StateUpdate], number: int) -> None:
-        for (namespace, collection, key), update in updates.items():
-            if namespace != LIFECYCLE_NAMESPACE or collection or update.value is None:
-                continue
-            if key.startswith(_COLLECTIONS_PREFIX) and key.endswith(_COLLECTIONS_SUFFIX):
-                content = decode_state_data(update.value)
-                name = key[len(_COLLECTIONS_PREFIX) : -len(_COLLECTIONS_SUFFIX)].decode()
-                self.store.add_collections(name, number, content if isinstance(content, bytes) else b"")
-
-    def _blocks_to_live(self, updates: Mapping[StateKey, StateUpdate], number: int) -> dict[tuple[str, str], int]:
-        places = {key[:2] for key in updates if key[1]}
-        return {place: self._block_to_live(*place, number) for place in places}
-
-    def _block_to_live(self, namespace: str, collection: str, number: int) -> int:
-        try:
-            config = self.collection(namespace, collection, number)
-        except (DecodeError, ConfigurationError):
-            return 0
-        return 0 if config is None else config.block_to_live
+    def _committed(self, number: int) -> CommittedBlock:
+        block = self.files.block(number)
+        flags = block.metadata.metadata[SLOT_TRANSACTIONS_FILTER]
+        return CommittedBlock(number, _decoded(tuple(block.data.data)), flags)
 
 
 @lru_cache(_BLOCKS_REMEMBERED)
