@@ -9,7 +9,7 @@ from fabric_protos.peer import chaincode_pb2, proposal_pb2
 
 
 class ChaincodeError(Exception):
-    """The chaincode gave no result; the text is what a real peer says behind `error in simulation: `."""
+    """The chaincode gave no answer; the text is what a real peer says behind `failed to execute transaction <id>: `."""
 
 
 class RequestRefusedError(Exception):
@@ -27,10 +27,15 @@ class ChaincodeCall(NamedTuple):
 
 
 class ChaincodeResult(NamedTuple):
-    """What a chaincode answered: a `peer.Response` message, and a `ChaincodeEvent` message or None."""
+    """What a chaincode answered, not looked at yet.
 
-    response: Any
-    event: Any
+    `payload`: bytes that are to be a `peer.Response`, or a text when it answered ERROR (`is_error`). `event`: a
+    `ChaincodeEvent` message, or None.
+    """
+
+    payload: bytes
+    event: Any = None
+    is_error: bool = False
 
 
 class Conversation(Protocol):
@@ -44,4 +49,4 @@ class ContractRunner(Protocol):
     """Runs contracts by the package that holds them."""
 
     async def execute(self, package_id: str, call: ChaincodeCall, conversation: Conversation) -> ChaincodeResult:
-        """Run one transaction; raises ChaincodeError."""
+        """Run one transaction; raises ChaincodeError. No package is given the same transaction twice at once."""

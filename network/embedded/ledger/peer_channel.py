@@ -8,6 +8,7 @@ Rules: `gossip/privdata/coordinator.go`, `core/ledger/kvledger/kv_ledger.go`.
 """
 
 import asyncio
+import logging
 from functools import lru_cache
 from hashlib import sha256
 from pathlib import Path
@@ -47,6 +48,8 @@ from network.protocol.state import CONFIG_KEY
 from network.protocol.transaction import Transaction
 from network.protocol.validation import BlockJudgement, judge_block, judge_genesis
 from network.protocol.validation_code import VALID
+
+logger = logging.getLogger(__name__)
 
 RECONCILED_BLOCKS: Final = 10
 """Blocks looked after without letting anybody else in (`core.yaml`, peer.gossip.pvtData.reconcileBatchSize)."""
@@ -245,6 +248,9 @@ class PeerChannel:
             self.store.expire(number)
             self.store.forget_transient([tx_id for tx_id in judgement.tx_ids if tx_id], number)
             self.store.set_tip(number + 1, new_hash)
+        for stop in judgement.stops:
+            place = {"channel": self.channel_id, "block_number": number, "tx_number": stop.tx_number}
+            logger.warning("real_peer_would_stop", extra={**place, "reason": stop.reason})
         self._rules = judgement.rules
         self._height = number + 1
         if any(key[0] == LIFECYCLE_NAMESPACE for key in judgement.updates):

@@ -292,11 +292,11 @@ class PeerStore:
             "INSERT OR IGNORE INTO history VALUES (?, ?, ?, ?)", [(namespace, key.encode(), *version) for key in keys]
         )
 
-    def history(self, namespace: str, key: str) -> list[Version]:
-        """Give the transactions that wrote a key, newest first."""
+    def history(self, namespace: str, key: str, limit: int) -> list[Version]:
+        """Give the transactions that wrote a key, newest first, so many of them at most."""
         rows = self._connection.execute(
-            "SELECT block, tx FROM history WHERE namespace = ? AND key = ? ORDER BY block DESC, tx DESC",
-            (namespace, key.encode()),
+            "SELECT block, tx FROM history WHERE namespace = ? AND key = ? ORDER BY block DESC, tx DESC LIMIT ?",
+            (namespace, key.encode(), limit),
         )
         return [Version(*row) for row in rows]
 

@@ -27,9 +27,28 @@ CHANNEL_INFO: Final = "GetChainInfo"
 
 Channels = Mapping[str, PeerChannel]
 
+_REJECTED: Final = {
+    "qscc": "Rejecting invoke of QSCC from another chaincode because of potential for deadlocks",
+    "cscc": "Rejecting invoke of CSCC from another chaincode",
+}
+
 
 class _QueryError(Exception):
     """Nothing to answer with; the text is Fabric's."""
+
+
+def reject_call(chaincode: str, arguments: tuple[bytes, ...], invoked: str) -> Response | None:
+    """Answer a chaincode that calls `qscc` or `cscc`, which they do not want; None for any other name.
+
+    `invoked`: the chaincode that the proposal names.
+    """
+    rejected = _REJECTED.get(chaincode)
+    if rejected is None:
+        return None
+    needed = 1 if chaincode == "cscc" and arguments[:1] == (b"GetChannels",) else len(("function", "channel"))
+    if len(arguments) < needed:
+        return _failed(f"Incorrect number of arguments, {len(arguments)}")
+    return _failed(f"{rejected}, original invocation for '{invoked}'")
 
 
 def query_ledger(arguments: tuple[bytes, ...], channels: Channels, signed: SignedData) -> Response:
