@@ -48,6 +48,8 @@ class Dissemination:
                 for receiver in self._receivers(channel, tx_id, *place):
                     chosen.setdefault(receiver, set()).add(place)
         for receiver, places in chosen.items():
+            if receiver is not channel and not channel.discloses_private_data:
+                continue
             kept = only_collections(content, lambda *place, places=places: place in places)
             if kept is not None:
                 receiver.store.add_transient(tx_id, kept, receiver.height)
@@ -91,7 +93,9 @@ class Dissemination:
 
 
 def _held(channel: PeerChannel, part: PrivatePart, block_number: int) -> bytes | None:
-    """Give what a peer has of private writes: of a block that it has committed itself, what it kept of it."""
+    """Give what a peer hands out of private writes: of a block that it has committed itself, what it kept of it."""
+    if not channel.discloses_private_data:
+        return None
     if channel.height <= block_number:
         return find_private_writes(part, channel.store.transient(part.tx_id))
     return channel.store.private_writes_of(block_number, part.tx_number, part.namespace, part.collection)

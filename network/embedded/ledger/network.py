@@ -94,6 +94,7 @@ class EmbeddedLedger:
                 await self.clock.sleep(self.chance.uniform(0, self._max_skew_seconds))
             orderer = self.chance.randrange(len(self.orderers))
             while channel.height < service.height:
+                await channel.before_commit()
                 block = service.block(orderer, channel.height)
                 await channel.commit(block, partial(self.dissemination.pull, channel))
 

@@ -9,6 +9,7 @@ Rules: `gossip/privdata/coordinator.go`, `core/ledger/kvledger/kv_ledger.go`.
 
 import asyncio
 import logging
+from collections.abc import Awaitable, Callable, Sequence
 from functools import lru_cache
 from hashlib import sha256
 from pathlib import Path
@@ -16,9 +17,9 @@ from typing import Final
 
 from fabric_protos.common import common_pb2
 
-from network.embedded.ledger.block_file import BlockFiles
+from network.embedded.ledger.block_file import BlockFiles, BlockReader
 from network.embedded.ledger.collection_history import CollectionHistory
-from network.embedded.ledger.peer_store import PeerStore, TransactionPlace
+from network.embedded.ledger.peer_store import PeerStore, PrivateWriteSet, TransactionPlace
 from network.embedded.ledger.private_data import PrivatePart
 from network.embedded.ledger.private_ledger import CommittedBlock, PrivateLedger, Pull
 from network.embedded.ledger.state_lock import StateLock
@@ -44,17 +45,23 @@ from network.protocol.lifecycle import (
 )
 from network.protocol.private_data import LIFECYCLE_NAMESPACE
 from network.protocol.read_write_set import Version
-from network.protocol.state import CONFIG_KEY
+from network.protocol.state import CONFIG_KEY, StateReader
 from network.protocol.transaction import Transaction
 from network.protocol.validation import BlockJudgement, judge_block, judge_genesis
 from network.protocol.validation_code import VALID
 
 logger = logging.getLogger(__name__)
 
+Judge = Callable[[int, Sequence[bytes], ChannelRules, StateReader], BlockJudgement]
+
 RECONCILED_BLOCKS: Final = 10
 """Blocks looked after without letting anybody else in (`core.yaml`, peer.gossip.pvtData.reconcileBatchSize)."""
 
 _BLOCKS_REMEMBERED: Final = 16
+
+
+async def _at_once() -> None:
+    pass
 
 
 def _nobody(part: PrivatePart, block_number: int) -> bytes | None:
@@ -69,11 +76,18 @@ class PeerChannel:
         self.channel_id = channel_id
         self.msp_id = msp_id
         self.lock = StateLock()
-        self.files = BlockFiles(folder / "chains" / channel_id)
+        self._files = BlockFiles(folder / "chains" / channel_id)
+        self.files: BlockReader = self._files
+        """The blocks that the peer hands out; honest ones, unless a fault is wanted (`faults`)."""
+        self.discloses_private_data = True
+        """Whether the peer hands out private data, to other members and to clients."""
+        self.before_commit: Callable[[], Awaitable[None]] = _at_once
+        """What the peer waits for before it takes each block that was ordered."""
+        self.judge: Judge = judge_block
         try:
             self.store = PeerStore(folder / "state" / f"{channel_id}.sqlite")
         except LedgerError:
-            self.files.close()
+            self._files.close()
             raise
         self._collections = CollectionHistory(self.store)
         self._private = PrivateLedger(msp_id, self.store, self._collections)
@@ -85,9 +99,9 @@ class PeerChannel:
         if config is not None:
             self._rules = ChannelRules(channel_id, decode_config_envelope(config.value))
         self._height = self.store.height
-        if self._height > self.files.height:
+        if self._height > self._files.height:
             self.close()
-            raise LedgerError(f"{channel_id}: the store has {self._height} blocks, the files {self.files.height}")
+            raise LedgerError(f"{channel_id}: the store has {self._height} blocks, the files {self._files.height}")
 
     def join(self, genesis: common_pb2.Block) -> None:
         """Begin the channel with its first block; again with the same block it changes nothing.
@@ -95,8 +109,8 @@ class PeerChannel:
         Raises LedgerError for another block than the one joined, ConfigurationError or DecodeError for one that is no
         channel's first.
         """
-        if self.files.height:
-            if self.files.block(0).header != genesis.header:
+        if self._files.height:
+            if self._files.block(0).header != genesis.header:
                 raise LedgerError(f"{self.msp_id} has joined {self.channel_id} with another first block")
             return
         judgement = judge_genesis(tuple(genesis.data.data))
@@ -109,7 +123,7 @@ class PeerChannel:
     def close(self) -> None:
         """Close the files."""
         self.store.close()
-        self.files.close()
+        self._files.close()
 
     # --- what is there
 
@@ -127,7 +141,7 @@ class PeerChannel:
 
     def header(self, number: int) -> BlockHeader:
         """Give the header of a block."""
-        header = self.files.block(number).header
+        header = self._files.block(number).header
         return BlockHeader(header.number, header.previous_hash, header.data_hash)
 
     def transaction_place(self, tx_id: str) -> TransactionPlace | None:
@@ -136,7 +150,7 @@ class PeerChannel:
 
     def envelope(self, place: Version) -> bytes:
         """Give the envelope of a committed transaction."""
-        return bytes(self.files.block(place.block_number).data.data[place.tx_number])
+        return bytes(self._files.block(place.block_number).data.data[place.tx_number])
 
     def definition(self, chaincode: str) -> ChaincodeDefinition | None:
         """Give the committed definition of a chaincode; raises DecodeError."""
@@ -196,7 +210,7 @@ class PeerChannel:
 
     def _judged(self, block: common_pb2.Block) -> BlockJudgement:
         self._check(block)
-        return judge_block(block.header.number, tuple(block.data.data), self.rules, self.store)
+        return self.judge(block.header.number, tuple(block.data.data), self.rules, self.store)
 
     def _check(self, block: common_pb2.Block) -> None:
         header = BlockHeader(block.header.number, block.header.previous_hash, block.header.data_hash)
@@ -214,8 +228,8 @@ class PeerChannel:
 
     def catch_up(self, pull: Pull = _nobody) -> None:
         """Write blocks to the store that are in the files only: the process died between the two."""
-        while self._height < self.files.height:
-            block = self.files.block(self._height)
+        while self._height < self._files.height:
+            block = self._files.block(self._height)
             if self._height == 0:
                 judgement, new_hash = judge_genesis(tuple(block.data.data)), None
             else:
@@ -224,7 +238,7 @@ class PeerChannel:
             self._apply(block, judgement, new_hash, pull)
 
     def _write(self, block: common_pb2.Block, judgement: BlockJudgement, new_hash: bytes | None, pull: Pull) -> None:
-        self.files.append(block)
+        self._files.append(block)
         self._apply(block, judgement, new_hash, pull)
 
     def _apply(self, block: common_pb2.Block, judgement: BlockJudgement, new_hash: bytes | None, pull: Pull) -> None:
@@ -256,7 +270,11 @@ class PeerChannel:
         if any(key[0] == LIFECYCLE_NAMESPACE for key in judgement.updates):
             self.lifecycle_changes += 1
 
-    # --- private data that was missed
+    # --- private data
+
+    def private_writes(self, block_number: int) -> list[PrivateWriteSet]:
+        """Give the private writes of a block that the peer holds and hands out."""
+        return self.store.private_writes(block_number) if self.discloses_private_data else []
 
     async def reconcile(self, pull: Pull) -> int:
         """Look again for private data that is missing, newest blocks first; gives the number of write sets found."""
@@ -270,7 +288,7 @@ class PeerChannel:
         return found
 
     def _committed(self, number: int) -> CommittedBlock:
-        block = self.files.block(number)
+        block = self._files.block(number)
         flags = block.metadata.metadata[SLOT_TRANSACTIONS_FILTER]
         return CommittedBlock(number, _decoded(tuple(block.data.data)), flags)
 

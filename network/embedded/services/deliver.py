@@ -11,6 +11,7 @@ from typing import Any, Final, NamedTuple, Protocol
 from fabric_protos.common import common_pb2
 from fabric_protos.orderer import ab_pb2
 
+from network.errors import BlockNotHeldError
 from network.protocol.errors import DecodeError
 from network.protocol.policy import SignedData
 from network.protocol.transaction import HEADER_CONFIG
@@ -114,7 +115,12 @@ async def _answer(
             yield FORBIDDEN
             return
         header_only = seek.info.content_type == ab_pb2.SeekInfo.HEADER_WITH_SIG
-        yield DeliveredBlock(seek, number, chain.block(number), header_only)
+        try:
+            content = chain.block(number)
+        except BlockNotHeldError:  # as for a block above the height: nothing says which of the two it is
+            yield NOT_FOUND
+            return
+        yield DeliveredBlock(seek, number, content, header_only)
         if number == stop:
             break
         number += 1
