@@ -11,6 +11,7 @@ NetworkError
 +- ProcessStartError      a process could not be started, or ended before it was ready
 +- ReadinessError         the network did not become ready in time
 +- LedgerError            what a node of the embedded network keeps is damaged, or of another channel
+   +- BlockNotHeldError   a peer that began with a snapshot does not have this block
 """
 
 from typing import ClassVar
@@ -84,3 +85,16 @@ class LedgerError(NetworkError):
     """What a node of the embedded network keeps is damaged or of another channel; the text names file and place."""
 
     code = "ledger"
+
+
+class BlockNotHeldError(LedgerError):
+    """A peer that began with a snapshot does not have this block; the text is Fabric's. Ask another peer."""
+
+    code = "block_not_held"
+
+    def __init__(self, number: int, first_block: int) -> None:
+        super().__init__(
+            f"cannot serve block [{number}]. The ledger is bootstrapped from a snapshot. First available block = "
+            f"[{first_block}]"
+        )
+        self.first_block = first_block

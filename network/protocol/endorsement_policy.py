@@ -7,7 +7,7 @@ Messages: `peer/policy.proto`. Rules: `core/policy/application.go`,
 
 from collections.abc import Iterator
 from functools import lru_cache
-from typing import Final
+from typing import Final, NamedTuple
 
 from fabric_protos.common import policies_pb2
 from fabric_protos.peer import policy_pb2
@@ -158,6 +158,13 @@ class NamespaceRules:
         return found
 
 
+class EndorsementDefect(NamedTuple):
+    """Why endorsements do not suffice; `stops_peers`: a real peer gives no verdict then, but halts the channel."""
+
+    reason: str
+    stops_peers: bool = False
+
+
 class EndorsementCheck:
     """The endorsement policies of one block, transaction by transaction in the block's order.
 
@@ -172,7 +179,7 @@ class EndorsementCheck:
 
     def defect(
         self, namespace: NamespaceRules, entry: NamespaceSet | None, identities: tuple[Identity, ...]
-    ) -> str | None:
+    ) -> EndorsementDefect | None:
         """Say why these endorsers do not suffice for what a transaction does to one namespace, None when they do.
 
         `entry`: its part of the read-write set, None when it has none. `identities`: as `ChannelRules.is_satisfied`.
@@ -184,15 +191,15 @@ class EndorsementCheck:
 
     def _defect(
         self, namespace: NamespaceRules, entry: NamespaceSet | None, identities: tuple[Identity, ...]
-    ) -> str | None:
+    ) -> EndorsementDefect | None:
         policy = namespace.policy
         if policy is None:
-            return f"no policy for chaincode {namespace.namespace}"
+            return EndorsementDefect(f"no policy for chaincode {namespace.namespace}")
         evaluated: set[str] = set()
         has_evaluated = False
         for key, _ in () if entry is None else _written_keys(entry):
             if key in self._changed:
-                return "the policy of a key was changed earlier in this block"
+                return EndorsementDefect("the policy of a key was changed earlier in this block")
             collection = key[1]
             try:
                 own = self._key_policy(key)
@@ -200,7 +207,7 @@ class EndorsementCheck:
                     continue
                 needed = own or (namespace.collection_policy(collection) if collection else policy)
             except (DecodeError, ConfigurationError) as error:
-                return str(error)
+                return EndorsementDefect(str(error), stops_peers=isinstance(error, DecodeError))
             if not self._rules.is_satisfied(needed, identities):
                 return _unsatisfied(namespace.namespace, collection, is_key=own is not None)
             has_evaluated = True
@@ -218,7 +225,6 @@ class EndorsementCheck:
         own = dict(found.metadata).get(VALIDATION_PARAMETER)
         if not own:
             return None
-        # A real peer stops here for ever when the bytes are no message; a channel of ours goes on.
         parse(policies_pb2.SignaturePolicyEnvelope, own, "SignaturePolicyEnvelope of a key")
         return signature_policy(own)
 
@@ -238,6 +244,6 @@ def _written_keys(entry: NamespaceSet) -> Iterator[tuple[StateKey, bool]]:
             yield (namespace, part.collection, hashed_change.key_hash), True
 
 
-def _unsatisfied(namespace: str, collection: str, *, is_key: bool) -> str:
+def _unsatisfied(namespace: str, collection: str, *, is_key: bool) -> EndorsementDefect:
     place = f"collection {collection} of chaincode {namespace}" if collection else f"chaincode {namespace}"
-    return f"endorsements do not satisfy the policy of {'a key in ' if is_key else ''}{place}"
+    return EndorsementDefect(f"endorsements do not satisfy the policy of {'a key in ' if is_key else ''}{place}")

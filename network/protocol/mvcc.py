@@ -41,8 +41,13 @@ def _is_current(key: StateKey, version: Version | None, state: BlockState) -> bo
     return (None if found is None else found.version) == version
 
 
-def apply_writes(read_write_set: tuple[NamespaceSet, ...], version: Version, state: BlockState) -> None:
-    """Lay the writes of a valid transaction over the state; `version` is its position."""
+def apply_writes(read_write_set: tuple[NamespaceSet, ...], version: Version, state: BlockState) -> bool:
+    """Lay the writes of a valid transaction over the state; `version` is its position.
+
+    Tells whether only metadata was written to a key that an earlier transaction of the block deleted. It has no effect
+    then, where a real peer ends.
+    """
+    is_metadata_of_deleted = False
     for key, operations in _operations(read_write_set).items():
         update = merge_operations(operations)
         if update.is_delete:
@@ -50,12 +55,14 @@ def apply_writes(read_write_set: tuple[NamespaceSet, ...], version: Version, sta
             continue
         before = state.value(key) if update.value is None or update.keeps_metadata else None
         value = update.value if update.value is not None else (None if before is None else before.value)
-        if value is None:
-            continue  # only metadata was written, and there is no key to have it
+        if value is None:  # only metadata was written, and there is no key to have it
+            is_metadata_of_deleted |= state.is_touched(key)
+            continue
         metadata = update.metadata
         if update.keeps_metadata:
             metadata = () if before is None else before.metadata
         state.update(key, StateUpdate(value, version, metadata))
+    return is_metadata_of_deleted
 
 
 def _operations(read_write_set: tuple[NamespaceSet, ...]) -> dict[StateKey, list[KeyOperation]]:

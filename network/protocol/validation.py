@@ -8,9 +8,8 @@ the ledger, definition and endorsement policy of every namespace written (`endor
 block. Then, in the block's order, what was read (`mvcc`); only valid transactions change what later ones see.
 
 Where several namespaces fail, real peers visit them in random order; here the chaincode called comes first, then the
-others in the order of the read-write set. Where a real peer would stop its channel instead of giving a code (a
-configuration that does not follow from the one in force, a key's policy that is no message, another validation plugin),
-a code is given here.
+others in the order of the read-write set. Where a real peer would stop instead of giving a code, a code is given here,
+and `peer_stop` says so.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -30,8 +29,9 @@ from network.protocol.envelope_check import (
 )
 from network.protocol.errors import ConfigurationError, DecodeError
 from network.protocol.identity import Identity
-from network.protocol.lifecycle import read_definition
+from network.protocol.lifecycle import DEFAULT_VALIDATION_PLUGIN, read_definition
 from network.protocol.mvcc import apply_writes, judge_reads
+from network.protocol.peer_stop import PeerStop, StopCheck, StopReason
 from network.protocol.policy import verified_signatures
 from network.protocol.private_data import LIFECYCLE_NAMESPACE
 from network.protocol.read_write_set import NamespaceSet, Version
@@ -54,7 +54,8 @@ class BlockJudgement(NamedTuple):
     `flags`: one validation code per envelope, as slot 2 of the metadata holds them. `reasons`: for each envelope why it
     is not valid, empty for a valid one; names and ids, never values. `updates`: the last state of every key that valid
     transactions touched, the configuration's own key included (`state.CONFIG_KEY`). `rules`: those in force for the
-    next block. `tx_ids`: the ids that count as used from now on, one per envelope ("" where none can be read).
+    next block. `tx_ids`: the ids that count as used from now on, one per envelope ("" where none can be read). `stops`:
+    what in the block would stop a real peer, which gives no code then.
     """
 
     flags: bytes
@@ -62,6 +63,7 @@ class BlockJudgement(NamedTuple):
     updates: Mapping[StateKey, StateUpdate]
     rules: ChannelRules
     tx_ids: tuple[str, ...]
+    stops: tuple[PeerStop, ...] = ()
 
     def hashed_updates(self) -> dict[StateKey, tuple[bytes | None, Version]]:
         """Give the updates as `commit_hash.commit_hash` takes them: value and version, no metadata."""
@@ -102,14 +104,16 @@ class _BlockCase:
         self._state = BlockState(state)
         self._endorsement = EndorsementCheck(rules, self._state)
         self._namespaces: dict[str, NamespaceRules | None] = {}
+        self._unusable: dict[str, StopReason] = {}
+        self._stops = StopCheck(self._has_collection)
 
     def judge(self, envelopes: Sequence[bytes]) -> BlockJudgement:
         tx_ids: list[str] = []
         verdicts: list[ConfigTransaction | EndorsedAction | Refusal] = []
         seen: set[str] = set()
-        for envelope in envelopes:
+        for tx_number, envelope in enumerate(envelopes):
             check = check_envelope(envelope, self._rules)
-            verdict = self._judge_alone(check.content)
+            verdict = self._judge_alone(tx_number, envelope, check.content)
             if isinstance(verdict, EndorsedAction):
                 # Of several the first that is valid so far stays so, even if its reads do not hold in the end.
                 if check.tx_id in seen:
@@ -124,22 +128,30 @@ class _BlockCase:
             self._state.updates,
             self._next_rules,
             tuple(tx_ids),
+            self._stops.reasons,
         )
 
     def _judge_alone(
-        self, content: EndorserTransaction | ConfigTransaction | Refusal
+        self, tx_number: int, envelope: bytes, content: EndorserTransaction | ConfigTransaction | Refusal
     ) -> EndorsedAction | ConfigTransaction | Refusal:
         """Judge a transaction by what was there before the block, and by its endorsers."""
+        if isinstance(content, ConfigTransaction):
+            verdict = self._judge_configuration(content)
+            if isinstance(verdict, Refusal):
+                self._stops.add(tx_number, StopReason.CONFIGURATION)
+            return verdict
+        action = self._read_action(content)
+        if isinstance(action, Refusal):
+            self._stops.refused(tx_number, envelope, action.code)
+            return action
+        return self._judge_endorsements(tx_number, action) or action
+
+    def _read_action(self, content: EndorserTransaction | Refusal) -> EndorsedAction | Refusal:
         if isinstance(content, Refusal):
             return content
-        if isinstance(content, ConfigTransaction):
-            return self._judge_configuration(content)
         if self._committed.has_transaction(content.tx_id):
             return Refusal(DUPLICATE_TXID, "a transaction with this id is on the ledger")
-        action = read_action(content)
-        if isinstance(action, Refusal):
-            return action
-        return self._judge_endorsements(action) or action
+        return read_action(content)
 
     def _judge_configuration(self, transaction: ConfigTransaction) -> ConfigTransaction | Refusal:
         """Take a configuration into force; that its update was authorised is checked where orderers apply updates."""
@@ -154,19 +166,40 @@ class _BlockCase:
             return Refusal(INVALID_CONFIG_TRANSACTION, str(error))
         return transaction
 
-    def _judge_endorsements(self, action: EndorsedAction) -> Refusal | None:
+    def _judge_endorsements(self, tx_number: int, action: EndorsedAction) -> Refusal | None:
         identities: tuple[Identity, ...] | None = None
+        judged: list[str] = []
+        refusal = None
         for name, entry in _written_namespaces(action):
             namespace = self._namespace(name)
             if namespace is None:
-                return Refusal(INVALID_CHAINCODE, "a chaincode that is not committed on the channel")
+                refusal = Refusal(INVALID_CHAINCODE, "a chaincode that is not committed on the channel")
+                if name in self._unusable:
+                    self._stops.add(tx_number, self._unusable[name])
+                break
             if identities is None:
                 verified = verified_signatures(action.endorsements, self._rules.msps)
                 identities = tuple([signature.identity for signature in verified])
+            judged.append(name)
             defect = self._endorsement.defect(namespace, entry, identities)
             if defect is not None:
-                return Refusal(ENDORSEMENT_POLICY_FAILURE, defect)
-        return None
+                refusal = Refusal(ENDORSEMENT_POLICY_FAILURE, defect.reason)
+                if defect.stops_peers:
+                    self._stops.add(tx_number, StopReason.KEY_POLICY)
+                break
+        self._stops.judged(tx_number, action.read_write_set, frozenset(judged))
+        return refusal
+
+    def _has_collection(self, namespace: str, collection: str) -> bool:
+        """Tell whether a collection is defined before the block; in a namespace without definition none is."""
+        rules = self._namespace(namespace)
+        if rules is None:
+            return False
+        try:
+            rules.collection_policy(collection)
+        except (ConfigurationError, DecodeError):
+            return False
+        return True
 
     def _namespace(self, name: str) -> NamespaceRules | None:
         """Give the rules of a namespace, by its definition before the block; None: no chaincode can write there."""
@@ -180,8 +213,11 @@ class _BlockCase:
             try:
                 definition = read_definition(name, self._read_lifecycle)
             except DecodeError:
+                self._unusable[name] = StopReason.DEFINITION
                 return None
         rules = NamespaceRules(name, definition, self._rules)
+        if definition is not None and definition.validation_plugin != DEFAULT_VALIDATION_PLUGIN:
+            self._unusable[name] = StopReason.PLUGIN
         return None if rules.policy is None else rules
 
     def _read_lifecycle(self, key: str) -> bytes | None:
@@ -199,7 +235,8 @@ class _BlockCase:
         code = judge_reads(verdict.read_write_set, self._state)
         if code != VALID:
             return Refusal(code, reason(validation_code_name(code)))
-        apply_writes(verdict.read_write_set, version, self._state)
+        if apply_writes(verdict.read_write_set, version, self._state):
+            self._stops.add(tx_number, StopReason.METADATA_OF_DELETED)
         return None
 
 

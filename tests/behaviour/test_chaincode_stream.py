@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 import pytest
-from fabric_protos.peer import chaincode_pb2, chaincode_shim_pb2, proposal_pb2
+from fabric_protos.peer import chaincode_pb2, chaincode_shim_pb2, proposal_pb2, proposal_response_pb2
 
 from network.embedded.ledger.chaincode import ChaincodeCall, ChaincodeError, ChaincodeResult, RequestRefusedError
 from network.embedded.services.chaincode_connection import (
@@ -71,6 +71,12 @@ async def executed(
     return await launcher.execute(PACKAGE_ID, plain(server.address), call(tx_id, b"f", b"x"), conversation or Memory())
 
 
+def response(result: ChaincodeResult) -> Any:
+    """Read the answer of a chaincode."""
+    assert not result.is_error
+    return proposal_response_pb2.Response.FromString(result.payload)
+
+
 async def echo(transaction: RunningTransaction) -> Answered:
     await transaction.put("k", b"v")
     return Answered(payload=await transaction.get("k") + b"".join(transaction.arguments), event=("done", b"e"))
@@ -99,7 +105,7 @@ def test_a_transaction_reads_writes_and_answers_with_an_event_over_mutual_tls() 
             result = await launcher.execute(PACKAGE_ID, connection, call("tx1", b"f", b"x"), Memory())
             await launcher.close()
 
-        assert (result.response.status, result.response.payload) == (200, b"vfx")
+        assert (response(result).status, response(result).payload) == (200, b"vfx")
         assert (result.event.event_name, result.event.payload) == ("done", b"e")
         kinds = [message.type for message in server.received]
         assert kinds == [
@@ -151,7 +157,7 @@ def test_concurrent_transactions_share_one_stream() -> None:
         async with ScriptedChaincode(PACKAGE_ID, echo) as server:
             results = await asyncio.gather(*[executed(launcher, server, f"tx{number}") for number in range(50)])
             await launcher.close()
-        assert [result.response.payload for result in results] == [b"vfx"] * 50
+        assert [response(result).payload for result in results] == [b"vfx"] * 50
         assert server.streams == 1
 
     run(test)
@@ -238,48 +244,99 @@ def test_a_transaction_without_answer_times_out_and_the_stream_stays() -> None:
                 await executed(launcher, server, "silent")
             result = await executed(launcher, server, "tx2")
             await launcher.close()
-        assert str(raised.value) == (
-            "failed to execute transaction silent: error sending: timeout expired while executing transaction"
-        )
-        assert result.response.payload == b"ok"
+        assert str(raised.value) == ("error sending: timeout expired while executing transaction")
+        assert response(result).payload == b"ok"
         assert server.streams == 1
 
     run(test)
 
 
-def test_a_transaction_that_is_already_running_is_refused() -> None:
-    async def script(transaction: RunningTransaction) -> Answered:
-        await transaction.ask(Message.INVOKE_CHAINCODE)
-        return Answered()
-
-    async def test() -> None:
-        memory = Memory()
-        memory.held_back.clear()
-        launcher = ChaincodeLauncher()
-        async with ScriptedChaincode(PACKAGE_ID, script) as server:
-            first = asyncio.create_task(executed(launcher, server, "tx1", memory))
-            await memory.arrivals.get()
-            with pytest.raises(ChaincodeError) as raised:
-                await executed(launcher, server, "tx1", memory)
-            memory.held_back.set()
-            await first
-            await launcher.close()
-        assert str(raised.value) == "failed to execute transaction tx1: error sending: txid: tx1(ch) exists"
-
-    run(test)
-
-
-def test_an_error_message_of_the_chaincode_fails_its_transaction() -> None:
+def test_an_error_of_the_chaincode_is_handed_on_as_one() -> None:
     async def script(transaction: RunningTransaction) -> None:
         transaction.send(Message.ERROR, b"init failed")
 
     async def test() -> None:
         launcher = ChaincodeLauncher()
         async with ScriptedChaincode(PACKAGE_ID, script) as server:
-            with pytest.raises(ChaincodeError) as raised:
+            result = await executed(launcher, server)
+            await launcher.close()
+        assert result == ChaincodeResult(b"init failed", None, is_error=True)
+
+    run(test)
+
+
+@pytest.mark.parametrize("payload", [b"", b"\xff", b"\x08"], ids=["nothing", "no message", "half a message"])
+def test_an_answer_that_is_no_response_is_handed_on_as_it_is(payload: bytes) -> None:
+    async def script(transaction: RunningTransaction) -> None:
+        transaction.send(Message.COMPLETED, payload)
+
+    async def test() -> None:
+        launcher = ChaincodeLauncher()
+        async with ScriptedChaincode(PACKAGE_ID, script) as server:
+            result = await executed(launcher, server)
+            await launcher.close()
+        assert result == ChaincodeResult(payload)
+
+    run(test)
+
+
+def test_of_two_answers_the_first_counts_and_the_second_harms_nobody() -> None:
+    async def script(transaction: RunningTransaction) -> Answered:
+        if transaction.tx_id == "twice":
+            transaction.send(Message.ERROR, b"the first answer")
+        return Answered(payload=b"the last answer")
+
+    async def test() -> None:
+        launcher = ChaincodeLauncher()
+        async with ScriptedChaincode(PACKAGE_ID, script) as server:
+            first = await executed(launcher, server, "twice")
+            other = await executed(launcher, server, "tx2")
+            await launcher.close()
+        assert first.payload == b"the first answer"
+        assert response(other).payload == b"the last answer"
+        assert server.streams == 1
+
+    run(test)
+
+
+def test_an_answer_to_a_transaction_that_timed_out_is_dropped_and_its_requests_are_refused() -> None:
+    go_on = asyncio.Event()
+
+    async def script(transaction: RunningTransaction) -> Answered:
+        if transaction.tx_id == "slow":
+            await go_on.wait()
+            with pytest.raises(PeerError, match=r"^GET_STATE failed: transaction ID: slow: no ledger context$"):
+                await transaction.get("k")
+        return Answered(payload=transaction.tx_id.encode())
+
+    async def test() -> None:
+        launcher = ChaincodeLauncher(execute_timeout_seconds=0.2)
+        async with ScriptedChaincode(PACKAGE_ID, script) as server:
+            with pytest.raises(ChaincodeError, match="timeout expired"):
+                await executed(launcher, server, "slow")
+            go_on.set()
+            result = await executed(launcher, server, "tx2")
+            again = await executed(launcher, server, "tx3")
+            await launcher.close()
+        assert [response(it).payload for it in (result, again)] == [b"tx2", b"tx3"]
+        refused = [message.payload for message in server.received if message.type == Message.ERROR]
+        assert refused == [b"GET_STATE failed: transaction ID: slow: no ledger context"]
+        assert server.streams == 1
+
+    run(test)
+
+
+@pytest.mark.parametrize("kind", [Message.REGISTER, Message.READY, Message.TRANSACTION, Message.RESPONSE, 4711])
+def test_a_message_that_only_peers_send_ends_the_stream(kind: int) -> None:
+    async def script(transaction: RunningTransaction) -> None:
+        transaction.send(kind)
+
+    async def test() -> None:
+        launcher = ChaincodeLauncher()
+        async with ScriptedChaincode(PACKAGE_ID, script) as server:
+            with pytest.raises(ChaincodeError, match=r"^error sending: chaincode stream terminated$"):
                 await executed(launcher, server)
             await launcher.close()
-        assert str(raised.value) == "transaction returned with failure: init failed"
 
     run(test)
 
@@ -295,7 +352,7 @@ def test_late_answers_and_keepalive_are_ignored() -> None:
         async with ScriptedChaincode(PACKAGE_ID, script) as server:
             result = await executed(launcher, server)
             await launcher.close()
-        assert (result.response.payload, server.streams) == (b"ok", 1)
+        assert (response(result).payload, server.streams) == (b"ok", 1)
 
     run(test)
 
@@ -310,11 +367,11 @@ def test_an_unknown_message_ends_the_stream_and_the_next_transaction_dials_anew(
     async def test() -> None:
         launcher = ChaincodeLauncher()
         async with ScriptedChaincode(PACKAGE_ID, script) as server:
-            with pytest.raises(ChaincodeError, match=r"error sending: chaincode stream terminated$"):
+            with pytest.raises(ChaincodeError, match=r"^error sending: chaincode stream terminated$"):
                 await executed(launcher, server, "bad")
             result = await executed(launcher, server, "tx2")
             await launcher.close()
-        assert (result.response.payload, server.streams) == (b"ok", 2)
+        assert (response(result).payload, server.streams) == (b"ok", 2)
 
     run(test)
 
@@ -329,9 +386,9 @@ def test_nobody_listening_is_an_immediate_error_that_names_package_and_address()
                 await executed(launcher, server)
         await launcher.close()
         assert str(raised.value).startswith(
-            f"failed to execute transaction tx1: could not launch chaincode {PACKAGE_ID}: connection to {PACKAGE_ID} "
-            f"failed: error cannot create connection for {PACKAGE_ID}: error creating grpc connection to "
-            f"{server.address}: failed to create new connection: "
+            f"could not launch chaincode {PACKAGE_ID}: connection to {PACKAGE_ID} failed: error cannot create "
+            f"connection for {PACKAGE_ID}: error creating grpc connection to {server.address}: failed to create new "
+            "connection: "
         )
 
     run(test)
@@ -347,7 +404,7 @@ def test_a_failed_dial_is_not_remembered() -> None:
         async with ScriptedChaincode(PACKAGE_ID, echo, address=gone.address) as server:
             result = await executed(launcher, server)
             await launcher.close()
-        assert result.response.status == 200
+        assert response(result).status == 200
 
     run(test)
 
@@ -411,7 +468,7 @@ def test_arguments_far_above_the_default_limit_of_grpc_pass() -> None:
             large = bytes(12 * 1024 * 1024)
             result = await launcher.execute(PACKAGE_ID, plain(server.address), call("tx1", large), Memory())
             await launcher.close()
-        assert result.response.payload == large
+        assert response(result).payload == large
 
     run(test)
 

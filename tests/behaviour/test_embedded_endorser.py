@@ -222,9 +222,11 @@ def test_no_chaincode_runs_without_a_channel(network: LedgerNetwork) -> None:
 def test_a_chaincode_that_fails_is_quoted(network: LedgerNetwork) -> None:
     async def fail(stub: Stub) -> None:
         del stub
-        raise ChaincodeError("transaction returned with failure: init")
+        raise ChaincodeError("could not launch chaincode asset")
 
-    assert_failed(answer(network, fail), "error in simulation: transaction returned with failure: init")
+    words = answer(network, fail).response.message
+    assert words.startswith("error in simulation: failed to execute transaction ")
+    assert words.endswith(": could not launch chaincode asset")
 
 
 def test_a_peer_that_did_not_approve_or_install_does_not_endorse(network: LedgerNetwork) -> None:

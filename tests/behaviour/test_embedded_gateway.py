@@ -1,6 +1,7 @@
 """A gateway of the embedded network when peers and orderers fail: whom it asks next, and what it tells."""
 
 import asyncio
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from random import Random
@@ -33,7 +34,7 @@ from tests.support.embedded_ledger import (
 )
 from tests.support.generated_network import GeneratedNetwork
 
-DEAD = "error in simulation: the server is gone"
+DEAD = re.compile(r"error in simulation: failed to execute transaction [0-9a-f]{64}: the server is gone")
 
 
 @pytest.fixture(scope="module")
@@ -104,7 +105,8 @@ def test_evaluate_tells_what_every_peer_said(network: LedgerNetwork) -> None:
     error = refusal(network, gateway(network).Evaluate(request))
 
     assert error.code is grpc.StatusCode.ABORTED
-    assert [detail.message for detail in error.details] == [DEAD] * 3
+    assert len(error.details) == 3
+    assert all(DEAD.fullmatch(detail.message) for detail in error.details)
     assert set(chaincode.called) == set(runs_it)
 
 
@@ -154,10 +156,8 @@ def test_a_combination_that_nobody_completes_fails_with_what_was_said(network: L
         grpc.StatusCode.ABORTED,
         "failed to collect enough transaction endorsements, see attached details for more info",
     )
-    assert {(detail.msp_id, detail.message) for detail in error.details} == {
-        ("BillingMSP", DEAD),
-        ("ServiceMSP", DEAD),
-    }
+    assert {detail.msp_id for detail in error.details} == {"BillingMSP", "ServiceMSP"}
+    assert all(DEAD.fullmatch(detail.message) for detail in error.details)
 
 
 def test_another_peer_that_does_not_answer_in_time_counts_as_gone(network: LedgerNetwork) -> None:

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,7 @@ from tests.support.embedded_ledger import (
     SERVICE,
     LedgerNetwork,
     Stub,
+    deploy_all,
     deployed,
     generate_dev,
     get,
@@ -163,7 +165,8 @@ def test_each_orderer_signs_its_own_copy(network: LedgerNetwork) -> None:
 
 def chain(generated: GeneratedNetwork, folder: Path, seed: int) -> dict[str, bytes]:
     """Play the same requests with skew; gives the block files of every node."""
-    with deployed(generated, folder / "network", seed=seed, max_skew_seconds=0.02) as network:
+    with closing(LedgerNetwork(generated, folder / "network", seed=seed, max_skew_seconds=0.02)) as network:
+        network.run(deploy_all(network))
         network.run(everything(network))
     return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("blockfile_*"))}
 

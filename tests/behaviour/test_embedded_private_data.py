@@ -142,8 +142,8 @@ def test_what_nobody_has_is_missing_and_cannot_be_read(network: LedgerNetwork) -
 def test_what_does_not_have_the_hash_of_the_block_is_not_taken(network: LedgerNetwork) -> None:
     """Whoever is asked gives something else; the peer asks nobody again and holds nothing."""
 
-    def forged(channel: object, part: PrivatePart) -> bytes:
-        del channel, part
+    def forged(channel: object, part: PrivatePart, block_number: int) -> bytes:
+        del channel, part, block_number
         return SECRET
 
     async def story() -> None:

@@ -1,6 +1,7 @@
 """What a running contract sees of the ledger and does to it, request by request."""
 
 from collections.abc import Awaitable, Callable, Iterator
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -15,15 +16,15 @@ from network.protocol.lifecycle import field_key
 from network.protocol.policy_expression import encode_policy_expression
 from network.protocol.read_write_set import MetadataEntry, NamespaceSet, Version, decode_read_write_set
 from network.protocol.state import StateUpdate
-from network.protocol.validation_code import ENDORSEMENT_POLICY_FAILURE, VALID
+from network.protocol.validation_code import ENDORSEMENT_POLICY_FAILURE, MVCC_READ_CONFLICT, VALID
 from tests.support.embedded_ledger import (
+    CUSTOMER,
     SERVICE,
     Behaviour,
     LedgerNetwork,
     Stub,
     deployed,
     generate_dev,
-    get,
     put,
 )
 from tests.support.generated_network import GeneratedNetwork
@@ -32,7 +33,6 @@ PAGED = (
     "unsuppored transaction. Transaction has already performed a paginated query. Writes are not allowed",
     "unsuppored transaction. Paginated queries are supported only in a read-only transaction",
 )
-NOT_DEFINED = "make sure the chaincode none has been successfully defined on channel consortium and try again"
 PRIVATE = (
     "unsuppored transaction. Transaction has already performed queries on pvt data. Writes are not allowed",
     "unsuppored transaction. Queries on pvt data is supported only in a read-only transaction",
@@ -71,7 +71,9 @@ def simulated(network: LedgerNetwork, behaviour: Behaviour, **fields: Any) -> di
 def fill(network: LedgerNetwork, count: int) -> None:
     """Give the peer of Service keys that no block wrote: it endorses, and nobody commits."""
     rows = [(("asset", "", b"k%06d" % number), StateUpdate(b"%d" % number, Version(1, 0))) for number in range(count)]
-    network.channel(SERVICE).store.write_state(rows)
+    store = network.channel(SERVICE).store
+    with store.transaction():
+        store.write_state(rows)
 
 
 def committed(network: LedgerNetwork, *behaviours: Behaviour) -> None:
@@ -127,6 +129,43 @@ def test_several_keys_are_read_in_the_order_asked_for(network: LedgerNetwork) ->
         assert list(found.values) == [b"2", b"", b"1"]
 
     assert [read.key for read in simulated(network, behave)["asset"].reads] == ["a", "b", "none"]
+
+
+def test_several_private_keys_are_read_without_looking_at_their_hashes(network: LedgerNetwork) -> None:
+    """As on a real peer: what this one lacks looks absent, and validation finds out."""
+    network.run(network.commit(put("p", b"1", "pair"), [SERVICE]))
+    network.channel(SERVICE).store.delete_private("asset", "pair", sha256(b"p").digest())
+
+    async def one(stub: Stub) -> None:
+        await stub.get("p", "pair")
+
+    async def several(stub: Stub) -> None:
+        request = chaincode_shim_pb2.GetStateMultiple(keys=["p", "none"], collection="pair")
+        found = await stub.ask("GET_STATE_MULTIPLE", request, chaincode_shim_pb2.GetStateMultipleResult)
+        assert list(found.values) == [b"", b""]
+
+    (part,) = simulated(network, several)["asset"].collections
+    assert {read.version for read in part.reads} == {None}
+    assert "is not available" in network.run(network.refusal(one))
+    assert network.run(network.commit(several, [SERVICE])) == ENDORSEMENT_POLICY_FAILURE
+    assert network.run(network.commit(several)) == MVCC_READ_CONFLICT
+
+
+def test_private_keys_that_are_there_come_in_the_order_asked_for(network: LedgerNetwork) -> None:
+    async def write(stub: Stub) -> None:
+        await stub.put("p", b"1", "pair")
+        await stub.put("q", b"2", "pair")
+
+    async def behave(stub: Stub) -> None:
+        request = chaincode_shim_pb2.GetStateMultiple(keys=["q", "none", "p"], collection="pair")
+        found = await stub.ask("GET_STATE_MULTIPLE", request, chaincode_shim_pb2.GetStateMultipleResult)
+        assert list(found.values) == [b"2", b"", b"1"]
+        refused = chaincode_shim_pb2.GetStateMultiple(keys=["q"], collection="none")
+        with pytest.raises(RequestRefusedError, match="collection consortium/asset/none could not be found"):
+            await stub.ask("GET_STATE_MULTIPLE", refused)
+
+    network.run(network.commit(write, [SERVICE]))
+    assert network.run(network.evaluate(behave)) == b""
 
 
 def test_a_batch_of_writes_is_the_writes_one_by_one(network: LedgerNetwork) -> None:
@@ -207,6 +246,92 @@ def test_a_key_can_have_a_policy_of_its_own(network: LedgerNetwork) -> None:
         return codes
 
     assert network.run(story()) == [VALID, VALID, ENDORSEMENT_POLICY_FAILURE, VALID]
+
+
+@pytest.mark.parametrize("private", ["", "pair"])
+@pytest.mark.parametrize("content", [b"\xff", b"\x12", b"no policy"])
+def test_a_policy_of_a_key_that_would_halt_every_real_peer_is_refused(
+    network: LedgerNetwork, content: bytes, private: str
+) -> None:
+    kinds = chaincode_shim_pb2.WriteRecord
+    metadata = chaincode_shim_pb2.StateMetadata(metakey="VALIDATION_PARAMETER", value=content)
+    record = kinds(key="a", metadata=metadata, collection=private, type=kinds.PUT_STATE_METADATA)
+    words = "VALIDATION_PARAMETER is no SignaturePolicyEnvelope"
+
+    async def behave(stub: Stub) -> None:
+        with pytest.raises(RequestRefusedError, match=f"^{words}.* every peer of a real network would halt") as raised:
+            await stub.put_metadata("a", content, private, name="VALIDATION_PARAMETER")
+        assert "no policy" not in str(raised.value)
+        with pytest.raises(RequestRefusedError, match=words):
+            await stub.ask("WRITE_BATCH_STATE", chaincode_shim_pb2.WriteBatchState(rec=[record]))
+        await stub.put_metadata("a", content, private)
+
+    found = simulated(network, behave)["asset"]
+    names = [entry.name for change in found.metadata_writes for entry in change.entries]
+    names += [e.name for part in found.collections for change in part.metadata_writes for e in change.entries]
+    assert names == ["note"]
+
+
+@pytest.mark.parametrize("content", [b"", b"\x08\x00", encode_policy_expression("OR('BillingMSP.peer')")])
+def test_a_policy_of_a_key_that_real_peers_can_read_is_taken(network: LedgerNetwork, content: bytes) -> None:
+    async def behave(stub: Stub) -> None:
+        await stub.put("a", b"1")
+        await stub.put_metadata("a", content, name="VALIDATION_PARAMETER")
+
+    (change,) = simulated(network, behave)["asset"].metadata_writes
+    assert change.entries == (MetadataEntry("VALIDATION_PARAMETER", content),)
+
+
+def test_metadata_that_is_not_there_is_refused_as_by_a_real_peer(network: LedgerNetwork) -> None:
+    async def behave(stub: Stub) -> None:
+        with pytest.raises(RequestRefusedError, match=r"^panic during execution$"):
+            await stub.ask("PUT_STATE_METADATA", chaincode_shim_pb2.PutStateMetadata(key="a"))
+
+    assert network.run(network.evaluate(behave)) == b""
+
+
+def test_a_private_key_has_a_policy_of_its_own(network: LedgerNetwork) -> None:
+    """From then on its endorsers are others than the collection's; everybody is told so who plans endorsements."""
+    policy = encode_policy_expression("OR('CustomerMSP.peer')")
+
+    async def protect(stub: Stub) -> None:
+        await stub.put("p", b"1", "pair")
+        await stub.put_metadata("p", policy, "pair", name="VALIDATION_PARAMETER")
+
+    async def story() -> list[int]:
+        codes = [await network.commit(protect, [SERVICE])]
+        codes += [await network.commit(put("p", b"2", "pair"), [peer]) for peer in (SERVICE, CUSTOMER)]
+        codes.append(await network.commit(put("q", b"1", "pair"), [CUSTOMER]))
+        answer = await network.propose(SERVICE, put("p", b"3", "pair"))
+        (call,) = answer.interest.chaincodes
+        assert [it.SerializeToString(deterministic=True) for it in call.key_policies] == [policy]
+        return codes
+
+    assert network.run(story()) == [VALID, ENDORSEMENT_POLICY_FAILURE, VALID, ENDORSEMENT_POLICY_FAILURE]
+
+
+@pytest.mark.parametrize("private", ["", "pair"])
+def test_a_key_whose_policy_changes_in_a_block_is_not_written_again_in_it(network: LedgerNetwork, private: str) -> None:
+    peers = [SERVICE] if private else [SERVICE, CUSTOMER]
+    policy = encode_policy_expression("OR('ServiceMSP.peer', 'BillingMSP.peer')")
+
+    async def protect(stub: Stub) -> None:
+        await stub.put("a", b"1", private)
+        await stub.put_metadata("a", policy, private, name="VALIDATION_PARAMETER")
+
+    async def story() -> list[int]:
+        endorsed = [
+            await network.endorse(behaviour, peers)
+            for behaviour in (protect, put("a", b"2", private), put("b", b"1", private))
+        ]
+        for it in endorsed:
+            await network.order(it)
+        codes = [await network.wait(it.proposal.tx_id) for it in endorsed]
+        heights = {network.channel(SERVICE).transaction_place(it.proposal.tx_id).block_number for it in endorsed}
+        assert len(heights) == 1
+        return [*codes, await network.commit(put("a", b"3", private), ["peer0.billing"])]
+
+    assert network.run(story()) == [VALID, ENDORSEMENT_POLICY_FAILURE, VALID, VALID]
 
 
 # --- ranges
@@ -290,6 +415,21 @@ def test_a_page_comes_whole_with_the_bookmark_behind_it(network: LedgerNetwork) 
         ("k000010", "k000159", False),
         ("k000160", "", True),
     ]
+
+
+@pytest.mark.parametrize(("page_size", "count"), [(0, 290), (-5, 290), (10, 10), (290, 290), (291, 290)])
+def test_a_page_of_any_size_ends_where_it_should(network: LedgerNetwork, page_size: int, count: int) -> None:
+    """A bookmark alone asks for pages too; what is no size is none."""
+    fill(network, 300)
+
+    async def behave(stub: Stub) -> None:
+        found = await stub.range("", "", page=page_size, bookmark="k000010")
+        facts = chaincode_shim_pb2.QueryResponseMetadata.FromString(found.metadata)
+        assert (len(found.results), facts.fetched_records_count) == (count, count)
+        assert facts.bookmark == ("" if count == 290 else "k000020")
+
+    (query,) = simulated(network, behave)["asset"].range_queries
+    assert (query.start_key, query.exhausted) == ("k000010", page_size not in (10, 290))
 
 
 def closed(stub: Stub, iterator: str) -> Awaitable[Any]:
@@ -479,91 +619,3 @@ def test_a_public_key_is_not_purged(network: LedgerNetwork) -> None:
         await stub.purge("a", "")
 
     assert network.run(network.refusal(behave)) == "only applicable for private data"
-
-
-# --- chaincodes that call chaincodes, and init
-
-
-def calling(network: LedgerNetwork, called: Behaviour, name: str = "other") -> Behaviour:
-    argument = network.behaviours.add(called)
-
-    async def behave(stub: Stub) -> proposal_response_pb2.Response:
-        await stub.put("caller", b"1")
-        found: proposal_response_pb2.Response = await stub.call_chaincode(name, argument)
-        return found
-
-    return behave
-
-
-@pytest.mark.parametrize("name", ["other", "other:9.9", "other/consortium", "other:/"])
-def test_a_called_chaincode_writes_in_its_own_namespace(network: LedgerNetwork, name: str) -> None:
-    async def called(stub: Stub) -> bytes:
-        assert stub.call.proposal is not None
-        await stub.get("read")
-        await stub.put("called", b"2")
-        stub.event = ("ignored", b"")
-        return b"answer"
-
-    sets = simulated(network, calling(network, called, name))
-
-    assert sets["asset"].writes == (("caller", False, b"1"),)
-    assert sets["other"].writes == (("called", False, b"2"),)
-    assert [read.key for read in sets["_lifecycle"].reads] == [
-        field_key("asset", "Sequence"),
-        field_key("other", "Sequence"),
-    ]
-    committed(network, calling(network, called, name))
-    assert network.run(network.evaluate(get("called"), chaincode="other")) == b"2"
-
-
-def test_a_called_chaincode_that_refuses_leaves_the_decision_to_its_caller(network: LedgerNetwork) -> None:
-    async def refuse(stub: Stub) -> proposal_response_pb2.Response:
-        del stub
-        return proposal_response_pb2.Response(status=404, message="none")
-
-    argument = network.behaviours.add(refuse)
-
-    async def behave(stub: Stub) -> bytes:
-        found = await stub.call_chaincode("other", argument)
-        return b"%d %s" % (found.status, found.message.encode())
-
-    assert network.run(network.evaluate(behave)) == b"404 none"
-
-
-@pytest.mark.parametrize(
-    ("name", "words"),
-    [
-        (
-            "none",
-            f"execute failed: {NOT_DEFINED}: chaincode none not found",
-        ),
-        ("other/elsewhere", "failed to find ledger for channel: elsewhere"),
-    ],
-)
-def test_a_chaincode_that_cannot_be_called_is_refused(network: LedgerNetwork, name: str, words: str) -> None:
-    assert network.run(network.refusal(calling(network, get("a"), name))) == words
-
-
-def test_a_chaincode_that_wants_an_init_gets_it_first_and_once_a_version(network: LedgerNetwork) -> None:
-    async def begin(stub: Stub) -> None:
-        assert stub.call.is_init
-        await stub.put("begun", b"1")
-
-    async def begin_privately(stub: Stub) -> None:
-        await stub.get("a", "pair")
-
-    async def story() -> None:
-        refused = "invalid invocation: chaincode 'begun'"
-        words = await network.refusal(get("a"), chaincode="begun")
-        assert words.endswith(f"{refused} has not been initialized for this version, must call as init first")
-        words = await network.refusal(begin_privately, chaincode="begun", is_init=True)
-        assert words == "private data APIs are not allowed in chaincode Init()"
-        assert await network.commit(begin, chaincode="begun", is_init=True) == VALID
-        assert await network.evaluate(get("begun"), chaincode="begun") == b"1"
-        words = await network.refusal(get("a"), chaincode="begun", is_init=True)
-        assert words.startswith("error in simulation: failed to execute transaction ")
-        assert words.endswith(f"{refused} is already initialized but called as init")
-        words = await network.refusal(get("a"), is_init=True)
-        assert words.endswith("chaincode 'asset' does not require initialization but called as init")
-
-    network.run(story())

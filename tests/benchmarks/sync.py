@@ -45,7 +45,8 @@ from kvr_sync.store.opening import open_store
 from kvr_sync.store.schema import ledger_tables
 from kvr_sync.verify import ChainVerifier
 from network.protocol.decode import decode_block
-from tests.benchmarks.service_week_chain import Parameters, cache_folder, cached_chain
+from tests.benchmarks.block_factory import cache_folder, cached_chain
+from tests.benchmarks.signed_week import Parameters
 from tests.support.postgresql import fresh_database, running_server
 
 ROOT = Path(__file__).parents[2]
@@ -440,7 +441,7 @@ def main(arguments: list[str] | None = None) -> None:
 
     say(f"chain of {parameters.transactions:,} transactions: made once, then kept in {cache_folder()}")
     started = time.perf_counter()
-    chain, is_new = cached_chain(parameters, cache_folder())
+    chain, is_new = cached_chain(parameters, cache_folder(), workers=usable_workers())
     say(f"  {'made' if is_new else 'found'} in {time.perf_counter() - started:.1f} s")
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="kvr-bench-")))

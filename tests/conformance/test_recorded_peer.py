@@ -15,44 +15,18 @@ from fabric_protos.common import common_pb2
 
 from network.embedded.ledger.block_file import BlockFiles
 from network.embedded.ledger.peer_channel import PeerChannel
-from network.embedded.ledger.private_data import PrivatePart, find_private_writes
+from network.embedded.ledger.private_data import PrivatePart
 from network.errors import LedgerError
-from tests.conformance.test_recorded_private_data import read_private_sets
 from tests.support.recorded_chain import CHAINS, RecordedChain, load_chain
+from tests.support.recorded_commit import ordered, pull_from
 
 ENTERPRISE = "EnterpriseMSP"
-
-
-def ordered(content: bytes) -> common_pb2.Block:
-    """Give a block as an orderer hands it out."""
-    block = common_pb2.Block.FromString(content)
-    block.metadata.metadata[2] = b""
-    block.metadata.metadata[4] = b""
-    return block
-
-
-def pull_from(chain: str, numbers: dict[str, int]) -> Callable[[PrivatePart], bytes | None]:
-    """Give what the recorded peer handed out, found by the block that a transaction is in."""
-    sets = read_private_sets(chain, "Enterprise")
-
-    def pull(part: PrivatePart) -> bytes | None:
-        content = sets.get(numbers[part.tx_id], {}).get(part.tx_number)
-        return None if content is None else find_private_writes(part, (content,))
-
-    return pull
 
 
 def committed(chain: RecordedChain, folder: Path, count: int | None = None) -> PeerChannel:
     channel = PeerChannel(chain.expected["channel"], ENTERPRISE, folder)
     channel.join(ordered(chain.blocks[0]))
-    numbers: dict[str, int] = {}
-    for content in chain.blocks:
-        block = common_pb2.Block.FromString(content)
-        for envelope in block.data.data:
-            payload = common_pb2.Payload.FromString(common_pb2.Envelope.FromString(envelope).payload)
-            header = common_pb2.ChannelHeader.FromString(payload.header.channel_header)
-            numbers.setdefault(header.tx_id, block.header.number)
-    pull = pull_from(chain.name, numbers)
+    pull = pull_from(chain.name, "Enterprise")
 
     async def commit() -> None:
         for content in chain.blocks[channel.height : count]:
@@ -119,8 +93,8 @@ def test_a_peer_that_is_no_member_holds_no_private_value(tmp_path: Path) -> None
     channel.join(ordered(chain.blocks[0]))
     asked = []
 
-    def offer(part: PrivatePart) -> bytes:
-        asked.append(part)
+    def offer(part: PrivatePart, block_number: int) -> bytes:
+        asked.append((part, block_number))
         return b"anything"
 
     async def commit() -> None:

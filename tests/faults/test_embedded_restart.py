@@ -10,6 +10,7 @@ import pytest
 from fabric_protos.common import common_pb2
 
 from network.embedded.ledger.block_file import BlockFiles
+from network.embedded.ledger.peer_store import FORMAT
 from network.errors import LedgerError
 from network.protocol.block import header_hash
 from network.protocol.validation_code import VALID
@@ -242,7 +243,7 @@ def damage_format(folder: Path) -> str:
     connection = sqlite3.connect(folder / FIELD / "state" / f"{CHANNEL}.sqlite")
     connection.execute("PRAGMA user_version = 99")
     connection.close()
-    return r"peer0\.field/state/consortium\.sqlite is of format 99; this version reads 1"
+    return rf"peer0\.field/state/consortium\.sqlite is of format 99; this version reads {FORMAT}"
 
 
 def lose_blocks(folder: Path) -> str:

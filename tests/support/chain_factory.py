@@ -43,6 +43,7 @@ from network.protocol.private_data import LIFECYCLE_NAMESPACE
 from network.protocol.read_write_set import MetadataEntry, Version
 from network.protocol.state_update import Operation, merge_operations
 from network.protocol.transaction import HEADER_CONFIG, HEADER_CONFIG_UPDATE, HEADER_ENDORSER_TRANSACTION
+from network.protocol.validation import BlockJudgement
 from network.protocol.validation_code import VALID
 from network.protocol.wire import varint
 from tests.support.credential import (
@@ -282,6 +283,10 @@ class ChainFactory:
             if spec.code == VALID and spec.envelope is None and spec.header_type == HEADER_ENDORSER_TRANSACTION:
                 self._apply(spec, Version(self.height, tx_number), updates)
         return self._append(envelopes, bytes([spec.code for spec in transactions]), updates)
+
+    def judged_block(self, envelopes: Sequence[bytes], judgement: BlockJudgement) -> bytes:
+        """Make the next block of these envelopes, with the verdicts and the commit hash that their judgement gives."""
+        return self._append(envelopes, judgement.flags, judgement.hashed_updates())
 
     def config_block(
         self, change: Callable[[Any], None] = lambda _: None, *, sequence: int | None = None, code: int = VALID
@@ -590,13 +595,18 @@ def _orderer_metadata(config_block: int, consenter_metadata: bytes) -> bytes:
 # --- read-write sets
 
 
-def read_write_set(spec: TransactionSpec) -> bytes:
+FIRST_DEFINED = Version(1, 0)
+
+
+def read_write_set(spec: TransactionSpec, defined: Version | None = FIRST_DEFINED) -> bytes:
     """Make the TxReadWriteSet of a transaction: namespaces and collections in order of their names.
 
-    As every endorser does, it reads the chaincode's definition first.
+    As every endorser does, it reads the chaincode's definition first; `defined`: the version of it. None: it has none.
     """
-    definition = kv_rwset_pb2.KVRWSet(reads=[_read(f"namespaces/fields/{spec.chaincode}/Sequence", Version(1, 0))])
-    sets = {LIFECYCLE_NAMESPACE: definition}
+    sets = {}
+    if defined is not None:
+        read = _read(f"namespaces/fields/{spec.chaincode}/Sequence", defined)
+        sets[LIFECYCLE_NAMESPACE] = kv_rwset_pb2.KVRWSet(reads=[read])
     for namespace in {write.namespace or spec.chaincode for write in spec.writes} | {spec.chaincode}:
         sets.setdefault(namespace, kv_rwset_pb2.KVRWSet())
     sets[spec.chaincode].reads.extend([_read(key, version) for key, version in spec.reads])

@@ -7,11 +7,12 @@ for something that will not come, the test fails at once. One seed gives one cha
 import asyncio
 import selectors
 from collections.abc import Awaitable, Callable, Coroutine, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from contextlib import closing, contextmanager
+from dataclasses import dataclass, field, replace
 from hashlib import sha256
 from pathlib import Path
 from random import Random
+from shutil import copytree
 from typing import Any, Final, NamedTuple, TypeVar
 
 from fabric_protos.common import common_pb2
@@ -44,6 +45,7 @@ from network.topology.topology_file import read_topology, shipped_topology
 from tests.support.generated_network import START, GeneratedNetwork, generate_network
 
 CHANNEL: Final = "consortium"
+SECOND: Final = "second"
 CHAINCODE: Final = "asset"
 SERVICE, BILLING, FIELD, CUSTOMER = "peer0.service", "peer0.billing", "peer0.field", "peer0.customer"
 PEERS: Final = (SERVICE, BILLING, FIELD, CUSTOMER)
@@ -155,18 +157,21 @@ class Stub:
         request = chaincode_shim_pb2.QueryStateNext(id=iterator)
         return await self.ask("QUERY_STATE_NEXT", request, chaincode_shim_pb2.QueryResponse)
 
+    async def invoke_chaincode(self, name: str, *arguments: bytes, is_init: bool = False) -> Any:
+        """Call another chaincode; gives its ChaincodeMessage."""
+        called = chaincode_pb2.ChaincodeInput(args=arguments, is_init=is_init)
+        request = chaincode_pb2.ChaincodeSpec(chaincode_id=chaincode_pb2.ChaincodeID(name=name), input=called)
+        return await self.ask("INVOKE_CHAINCODE", request, _Kind)
+
     async def call_chaincode(self, name: str, *arguments: bytes) -> Any:
         """Call another chaincode; gives its Response message."""
-        request = chaincode_pb2.ChaincodeSpec(
-            chaincode_id=chaincode_pb2.ChaincodeID(name=name), input=chaincode_pb2.ChaincodeInput(args=arguments)
-        )
-        message = await self.ask("INVOKE_CHAINCODE", request, _Kind)
+        message = await self.invoke_chaincode(name, *arguments)
         assert message.type == _Kind.COMPLETED
         return proposal_response_pb2.Response.FromString(message.payload)
 
 
-Behaviour = Callable[[Stub], Awaitable[bytes | proposal_response_pb2.Response | None]]
-"""What a contract does in one transaction; bytes are its payload, and None is an empty one."""
+Behaviour = Callable[[Stub], Awaitable[bytes | proposal_response_pb2.Response | ChaincodeResult | None]]
+"""What a contract does in one transaction; bytes are its payload, None is an empty one, a result any answer at all."""
 
 
 class Behaviours:
@@ -193,12 +198,14 @@ class Behaviours:
             result = await behaviour(stub) if behaviour else _unknown_behaviour()
         except RequestRefusedError as error:
             result = proposal_response_pb2.Response(status=500, message=str(error))
+        if isinstance(result, ChaincodeResult):
+            return result
         if not isinstance(result, proposal_response_pb2.Response):
             result = proposal_response_pb2.Response(status=200, payload=result or b"")
         event = None
         if stub.event is not None:
             event = chaincode_event_pb2.ChaincodeEvent(event_name=stub.event[0], payload=stub.event[1])
-        return ChaincodeResult(result, event)
+        return ChaincodeResult(result.SerializeToString(), event)
 
 
 def _unknown_behaviour() -> proposal_response_pb2.Response:
@@ -322,8 +329,10 @@ class LedgerNetwork:
         self._clients: dict[tuple[str, str], SigningIdentity] = {}
         try:
             self._add_nodes()
-            genesis = common_pb2.Block.FromString(self.generated.genesis(CHANNEL))
-            self.ledger.open_channel(CHANNEL, genesis, self.ledger.peers)
+            for channel in self.generated.topology.channels:
+                genesis = common_pb2.Block.FromString(self.generated.genesis(channel.name))
+                peers = [peer for peer in self.ledger.peers if peer.node.msp_id in channel.members]
+                self.ledger.open_channel(channel.name, genesis, peers)
         except BaseException:
             self.close()
             raise
@@ -380,8 +389,8 @@ class LedgerNetwork:
 
         return self._runner.run(together())
 
-    def channel(self, peer: str) -> PeerChannel:
-        return self.peers[peer].channels[CHANNEL]
+    def channel(self, peer: str, channel_id: str = CHANNEL) -> PeerChannel:
+        return self.peers[peer].channels[channel_id]
 
     def client(self, msp_id: str, name: str) -> SigningIdentity:
         known = self._clients.get((msp_id, name))
@@ -462,11 +471,10 @@ class LedgerNetwork:
     async def order(self, endorsed: Endorsed, client: tuple[str, str] = AGENT) -> None:
         await self.ledger.broadcast(self.envelope(endorsed, client))
 
-    async def wait(self, tx_id: str) -> int:
-        """Give the verdict on a transaction, once every peer has it; all agree."""
+    async def wait(self, tx_id: str, channel_id: str = CHANNEL) -> int:
+        """Give the verdict on a transaction, once every peer of the channel has it; all agree."""
         codes = set()
-        for peer in self.ledger.peers:
-            channel = peer.channels[CHANNEL]
+        for channel in [peer.channels[channel_id] for peer in self.ledger.peers if channel_id in peer.channels]:
             while (place := channel.transaction_place(tx_id)) is None:
                 await channel.wait_for_height(channel.height)
             codes.add(place.code)
@@ -475,7 +483,7 @@ class LedgerNetwork:
 
     async def commit(self, behaviour: Behaviour | Sequence[bytes], peers: Sequence[str] = BOTH, **fields: Any) -> int:
         """Endorse, order and wait; gives the verdict."""
-        return await self.wait(await self.submit(behaviour, peers, **fields))
+        return await self.wait(await self.submit(behaviour, peers, **fields), fields.get("channel_id", CHANNEL))
 
     async def evaluate(self, behaviour: Behaviour, peer: str = SERVICE, **fields: Any) -> bytes:
         """Run a behaviour that has to succeed; gives its payload."""
@@ -491,9 +499,18 @@ class LedgerNetwork:
 
     # --- chaincodes
 
-    async def lifecycle(self, function: str, arguments: bytes, *, peers: Sequence[str], client: tuple[str, str]) -> int:
+    async def lifecycle(
+        self,
+        function: str,
+        arguments: bytes,
+        *,
+        peers: Sequence[str],
+        client: tuple[str, str],
+        channel_id: str = CHANNEL,
+    ) -> int:
         """Commit a call of `_lifecycle`."""
-        return await self.commit([function.encode(), arguments], peers, client=client, chaincode=LIFECYCLE_NAMESPACE)
+        called = [function.encode(), arguments]
+        return await self.commit(called, peers, client=client, chaincode=LIFECYCLE_NAMESPACE, channel_id=channel_id)
 
     async def install(self, peer: str, label: str) -> str:
         """Install a package at a peer; gives its id."""
@@ -507,25 +524,44 @@ class LedgerNetwork:
         result = lifecycle_pb2.InstallChaincodeResult.FromString(answer.response.payload)
         return str(result.package_id)
 
-    async def approve(self, peer: str, name: str, wanted: ChaincodeDefinition, package_id: str = "") -> int:
+    async def approve(
+        self, peer: str, name: str, wanted: ChaincodeDefinition, package_id: str = "", channel_id: str = CHANNEL
+    ) -> int:
         """Approve a definition for the organisation of a peer."""
         arguments = lifecycle_arguments(lifecycle_pb2.ApproveChaincodeDefinitionForMyOrgArgs, name, wanted)
         message = lifecycle_pb2.ApproveChaincodeDefinitionForMyOrgArgs.FromString(arguments)
         message.source.local_package.package_id = package_id
         admin = (self.peers[peer].node.msp_id, "admin")
         return await self.lifecycle(
-            "ApproveChaincodeDefinitionForMyOrg", message.SerializeToString(), peers=(peer,), client=admin
+            "ApproveChaincodeDefinitionForMyOrg",
+            message.SerializeToString(),
+            peers=(peer,),
+            client=admin,
+            channel_id=channel_id,
         )
 
     async def deploy(
-        self, name: str, wanted: ChaincodeDefinition, peers: Sequence[str] = (SERVICE, BILLING, CUSTOMER)
+        self,
+        name: str,
+        wanted: ChaincodeDefinition,
+        peers: Sequence[str] = (SERVICE, BILLING, CUSTOMER),
+        channel_id: str = CHANNEL,
     ) -> None:
         """Have the organisations of these peers install, approve and commit a chaincode."""
         for peer in peers:
-            package_id = await self.install(peer, f"{name}_{wanted.version}")
-            assert await self.approve(peer, name, wanted, package_id) == VALID
+            label = f"{name}_{wanted.version}"
+            package_id = await self.install(peer, label if channel_id == CHANNEL else f"{label}_{channel_id}")
+            assert await self.approve(peer, name, wanted, package_id, channel_id) == VALID
+        await self.commit_definition(name, wanted, peers, channel_id)
+
+    async def commit_definition(
+        self, name: str, wanted: ChaincodeDefinition, peers: Sequence[str], channel_id: str = CHANNEL
+    ) -> None:
+        """Commit a definition that the organisations of these peers have approved."""
         arguments = lifecycle_arguments(lifecycle_pb2.CommitChaincodeDefinitionArgs, name, wanted)
-        code = await self.lifecycle("CommitChaincodeDefinition", arguments, peers=peers, client=("ServiceMSP", "admin"))
+        code = await self.lifecycle(
+            "CommitChaincodeDefinition", arguments, peers=peers, client=("ServiceMSP", "admin"), channel_id=channel_id
+        )
         assert code == VALID
 
 
@@ -541,12 +577,25 @@ def generate_dev(folder: Path) -> GeneratedNetwork:
     return generate_network(read_topology(shipped_topology("dev")), folder)
 
 
+def with_second_channel(generated: GeneratedNetwork) -> GeneratedNetwork:
+    """Give the same network with a channel `SECOND` of Service and Customer beside the first."""
+    topology = generated.topology
+    second = replace(topology.channel(CHANNEL), name=SECOND, members=("ServiceMSP", "CustomerMSP"), chaincodes=())
+    return replace(generated, topology=replace(topology, channels=(*topology.channels, second)))
+
+
 @contextmanager
 def deployed(generated: GeneratedNetwork, folder: Path, **settings: Any) -> Iterator[LedgerNetwork]:
-    """Give a network with all chaincodes deployed; it is closed afterwards."""
-    network = LedgerNetwork(generated, folder, **settings)
-    try:
-        network.run(deploy_all(network))
+    """Give a network with all chaincodes deployed; it is closed afterwards.
+
+    What the same credentials and settings come to is made once, and copied.
+    """
+    channels = "-".join(channel.name for channel in generated.topology.channels)
+    chosen = "-".join(f"{name}-{value}" for name, value in sorted(settings.items()))
+    template = generated.credentials.path.parent / f"deployed-{channels}-{chosen}"
+    if not template.exists():
+        with closing(LedgerNetwork(generated, template, **settings)) as network:
+            network.run(deploy_all(network))
+    copytree(template, folder)
+    with closing(LedgerNetwork(generated, folder, **settings)) as network:
         yield network
-    finally:
-        network.close()

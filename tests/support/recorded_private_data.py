@@ -4,6 +4,7 @@ import struct
 from functools import cache
 
 import zstandard
+from fabric_protos.ledger.rwset import rwset_pb2
 from fabric_protos.peer import events_pb2
 
 from tests.support.recorded_chain import VECTORS
@@ -29,3 +30,15 @@ def read_private_sets(chain: str, organization: str) -> dict[int, dict[int, byte
         }
         position += 4 + length
     return found
+
+
+@cache
+def read_collection_sets(chain: str, organization: str) -> dict[tuple[int, int, str, str], bytes]:
+    """Give the same by block, transaction number, namespace and collection: KVRWSet bytes."""
+    return {
+        (number, tx_number, entry.namespace, part.collection_name): part.rwset
+        for number, sets in read_private_sets(chain, organization).items()
+        for tx_number, content in sets.items()
+        for entry in rwset_pb2.TxPvtReadWriteSet.FromString(content).ns_pvt_rwset
+        for part in entry.collection_pvt_rwset
+    }

@@ -7,7 +7,7 @@ Where each block begins is found by reading the lengths when the files are opene
 
 import os
 from pathlib import Path
-from typing import BinaryIO, Final, NamedTuple
+from typing import BinaryIO, Final, NamedTuple, Protocol
 
 from fabric_protos.common import common_pb2
 
@@ -17,6 +17,16 @@ from network.protocol.wire import append_varint, read_varint
 
 MAX_FILE_BYTES: Final = 64 * 1024 * 1024
 MAX_VARINT_BYTES: Final = 10
+
+
+class BlockReader(Protocol):
+    """Gives blocks by number, below a height that the reader knows; raises BlockNotHeldError."""
+
+    def block(self, number: int) -> common_pb2.Block:
+        """Give a block."""
+
+    def content(self, number: int) -> bytes:
+        """Give a serialised `common.Block`."""
 
 
 class _Place(NamedTuple):

@@ -11,7 +11,7 @@ from network.protocol.proposal import Response
 
 
 class ChaincodeError(Exception):
-    """The chaincode gave no result; the text is what a real peer says behind `error in simulation: `."""
+    """The chaincode gave no answer; the text is what a real peer says behind `failed to execute transaction <id>: `."""
 
 
 class RequestRefusedError(Exception):
@@ -51,10 +51,15 @@ class ChaincodeCall(NamedTuple):
 
 
 class ChaincodeResult(NamedTuple):
-    """What a chaincode answered: a `peer.Response` message, and a `ChaincodeEvent` message or None."""
+    """What a chaincode answered, not looked at yet.
 
-    response: Any
-    event: Any
+    `payload`: bytes that are to be a `peer.Response`, or a text when it answered ERROR (`is_error`). `event`: a
+    `ChaincodeEvent` message, or None.
+    """
+
+    payload: bytes
+    event: Any = None
+    is_error: bool = False
 
 
 class Conversation(Protocol):
@@ -68,4 +73,4 @@ class ContractRunner(Protocol):
     """Runs contracts by the package that holds them."""
 
     async def execute(self, package_id: str, call: ChaincodeCall, conversation: Conversation) -> ChaincodeResult:
-        """Run one transaction; raises ChaincodeError."""
+        """Run one transaction; raises ChaincodeError. No package is given the same transaction twice at once."""

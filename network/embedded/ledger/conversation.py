@@ -11,7 +11,7 @@ from fabric_protos.peer import chaincode_pb2, chaincode_shim_pb2
 from google.protobuf.message import Message
 
 from network.embedded.ledger.chaincode import RequestRefusedError
-from network.embedded.ledger.simulation import RangeCursor, Simulation, SimulationError
+from network.embedded.ledger.simulation import TOTAL_QUERY_LIMIT, RangeCursor, Simulation, SimulationError
 from network.protocol.decode import decode_transaction
 from network.protocol.read_write_set import Version, decode_read_write_set
 from network.protocol.wire import parse
@@ -75,18 +75,19 @@ class LedgerConversation:
 
     def _get_state(self, payload: bytes) -> bytes:
         request = parse(chaincode_shim_pb2.GetState, payload, "GetState")
-        return self._value(request.collection, request.key) or b""
+        if not request.collection:
+            return self._simulation.get_state(self._chaincode, request.key) or b""
+        self._check_not_init()
+        return self._simulation.get_private(self._chaincode, request.collection, request.key) or b""
 
     def _get_state_multiple(self, payload: bytes) -> bytes:
         request = parse(chaincode_shim_pb2.GetStateMultiple, payload, "GetStateMultiple")
-        values = [self._value(request.collection, key) or b"" for key in request.keys]
-        return _encoded(chaincode_shim_pb2.GetStateMultipleResult(values=values))
-
-    def _value(self, collection: str, key: str) -> bytes | None:
-        if not collection:
-            return self._simulation.get_state(self._chaincode, key)
-        self._check_not_init()
-        return self._simulation.get_private(self._chaincode, collection, key)
+        if request.collection:
+            self._check_not_init()
+            found = self._simulation.get_several_private(self._chaincode, request.collection, request.keys)
+        else:
+            found = [self._simulation.get_state(self._chaincode, key) for key in request.keys]
+        return _encoded(chaincode_shim_pb2.GetStateMultipleResult(values=[value or b"" for value in found]))
 
     def _put_state(self, payload: bytes) -> bytes:
         request = parse(chaincode_shim_pb2.PutState, payload, "PutState")
@@ -135,6 +136,8 @@ class LedgerConversation:
 
     def _put_metadata(self, payload: bytes) -> bytes:
         request = parse(chaincode_shim_pb2.PutStateMetadata, payload, "PutStateMetadata")
+        if not request.HasField("metadata"):
+            raise RequestRefusedError("panic during execution")  # a real peer reads it all the same
         self._put_key_metadata(request.collection, request.key, request.metadata)
         return b""
 
@@ -202,7 +205,7 @@ class LedgerConversation:
     def _get_history(self, payload: bytes) -> bytes:
         request = parse(chaincode_shim_pb2.GetHistoryForKey, payload, "GetHistoryForKey")
         channel, chaincode = self._simulation.channel, self._chaincode
-        versions = iter(channel.store.history(chaincode, request.key))
+        versions = iter(channel.store.history(chaincode, request.key, TOTAL_QUERY_LIMIT))
 
         def fetch() -> bytes | None:
             version = next(versions, None)

@@ -5,13 +5,17 @@ Only members are ever given them. Rules: `gossip/privdata/distributor.go`, `goss
 
 from collections.abc import Sequence
 from random import Random
-from typing import Protocol
+from typing import Final, Protocol
 
 from fabric_protos.ledger.rwset import rwset_pb2
 
 from network.embedded.ledger.peer_channel import PeerChannel
 from network.embedded.ledger.private_data import PrivatePart, find_private_writes, only_collections
+from network.embedded.ledger.private_ledger import ExpiresSoonError
 from network.protocol.wire import parse
+
+PULL_MARGIN_BLOCKS: Final = 10
+"""What a member has for so few blocks more counts as gone (`core.yaml`, peer.gossip.pvtData.btlPullMargin)."""
 
 
 class DistributionError(Exception):
@@ -44,6 +48,8 @@ class Dissemination:
                 for receiver in self._receivers(channel, tx_id, *place):
                     chosen.setdefault(receiver, set()).add(place)
         for receiver, places in chosen.items():
+            if receiver is not channel and not channel.discloses_private_data:
+                continue
             kept = only_collections(content, lambda *place, places=places: place in places)
             if kept is not None:
                 receiver.store.add_transient(tx_id, kept, receiver.height)
@@ -64,19 +70,17 @@ class Dissemination:
         wanted = max(config.maximum_peer_count, config.required_peer_count)
         return own + self._chance.sample(others, min(wanted, len(others)))
 
-    def pull(self, channel: PeerChannel, part: PrivatePart) -> bytes | None:
-        """Ask the other members for private writes that a block names; None: nobody has them."""
-        for other in self._others(channel, part.namespace, part.collection):
-            found = find_private_writes(part, other.store.transient(part.tx_id))
-            if found is None:
-                place = other.transaction_place(part.tx_id)
-                if place is not None:
-                    found = other.store.private_writes_of(
-                        place.block_number, place.tx_number, part.namespace, part.collection
-                    )
-            if found is not None:
-                return found
-        return None
+    def pull(self, channel: PeerChannel, part: PrivatePart, block_number: int) -> bytes | None:
+        """Ask the other members for private writes that a block names; None: nobody has them.
+
+        Raises ExpiresSoonError where nobody is asked.
+        """
+        others = self._others(channel, part.namespace, part.collection)
+        config = channel.collection(part.namespace, part.collection)
+        live = 0 if config is None else config.block_to_live
+        if live and any(other.height + PULL_MARGIN_BLOCKS >= block_number + live for other in others):
+            raise ExpiresSoonError
+        return next((found for other in others if (found := _held(other, part, block_number)) is not None), None)
 
     def _others(self, channel: PeerChannel, namespace: str, name: str) -> list[PeerChannel]:
         return [
@@ -86,3 +90,12 @@ class Dissemination:
             and other is not channel
             and channel.is_member(namespace, name, other.msp_id)
         ]
+
+
+def _held(channel: PeerChannel, part: PrivatePart, block_number: int) -> bytes | None:
+    """Give what a peer hands out of private writes: of a block that it has committed itself, what it kept of it."""
+    if not channel.discloses_private_data:
+        return None
+    if channel.height <= block_number:
+        return find_private_writes(part, channel.store.transient(part.tx_id))
+    return channel.store.private_writes_of(block_number, part.tx_number, part.namespace, part.collection)

@@ -17,7 +17,11 @@ from network.protocol.lifecycle import (
 
 
 class NotEndorsableError(Exception):
-    """The peer cannot run this chaincode now; the text is Fabric's."""
+    """The peer cannot run this chaincode now; the text is Fabric's. `is_unknown`: there is no such definition."""
+
+    def __init__(self, text: str, *, is_unknown: bool = False) -> None:
+        super().__init__(text)
+        self.is_unknown = is_unknown
 
 
 class EndorsableChaincode(NamedTuple):
@@ -29,14 +33,10 @@ class EndorsableChaincode(NamedTuple):
 
 def endorsable_chaincode(channel: PeerChannel, chaincode: str, packages: PackageStore) -> EndorsableChaincode:
     """Give what is needed to run a chaincode; raises NotEndorsableError."""
-    failed = (
-        f"make sure the chaincode {chaincode} has been successfully defined on channel {channel.channel_id} and try "
-        "again"
-    )
     try:
         definition = channel.definition(chaincode)
         if definition is None:
-            raise NotEndorsableError(f"{failed}: chaincode {chaincode} not found")
+            raise NotEndorsableError(f"chaincode {chaincode} not found", is_unknown=True)
         is_approved = not approval_mismatches(chaincode, definition, channel.read_approval_hash)
         approval = read_approval(chaincode, definition.sequence, channel.read_approval)
         package_id = "" if approval is None else approval.package_id
@@ -48,5 +48,5 @@ def endorsable_chaincode(channel: PeerChannel, chaincode: str, packages: Package
             is_installed=packages.has(package_id),
         )
     except (DefinitionError, DecodeError) as error:
-        raise NotEndorsableError(f"{failed}: {error}") from error
+        raise NotEndorsableError(str(error)) from error
     return EndorsableChaincode(definition, package_id)

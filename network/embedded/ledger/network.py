@@ -21,6 +21,11 @@ from network.embedded.ledger.peer_channel import PeerChannel
 from network.errors import LedgerError
 
 MAX_SKEW_SECONDS: Final = 0.02
+RECONCILE_SECONDS: Final = 60.0
+"""Between attempts to find private data that is missing (`core.yaml`, peer.gossip.pvtData.reconcileSleepInterval).
+
+A real peer leaves what it did not find for an hour then; here each attempt looks for everything.
+"""
 
 
 class EmbeddedLedger:
@@ -62,7 +67,7 @@ class EmbeddedLedger:
                 if channel_id in peer.channels:
                     continue
                 channel = peer.open_channel(channel_id)
-                if channel.files.height:
+                if channel.has_first_block:
                     channel.catch_up(partial(self.dissemination.pull, channel))
                 else:  # the process died before the first block was kept: it is not joined
                     peer.leave(channel)
@@ -85,6 +90,7 @@ class EmbeddedLedger:
                     channel = await self._joined.get()
                     if self._is_served(channel):
                         tasks.create_task(self._follow(channel))
+                        tasks.create_task(self._reconcile(channel))
         except* LedgerError as group:
             raise group.exceptions[0] from None
 
@@ -117,5 +123,12 @@ class EmbeddedLedger:
                 await self.clock.sleep(self.chance.uniform(0, self._max_skew_seconds))
             orderer = self.chance.randrange(len(self.orderers))
             while channel.height < service.height:
+                await channel.before_commit()
                 block = service.block(orderer, channel.height)
                 await channel.commit(block, partial(self.dissemination.pull, channel))
+
+    async def _reconcile(self, channel: PeerChannel) -> None:
+        while True:
+            await channel.wait_for_missing()
+            await self.clock.sleep(RECONCILE_SECONDS)
+            await channel.reconcile(partial(self.dissemination.pull, channel))

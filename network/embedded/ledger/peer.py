@@ -10,7 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import Final, NamedTuple
 
-from fabric_protos.peer import chaincode_pb2, proposal_pb2, proposal_response_pb2
+from fabric_protos.peer import proposal_pb2, proposal_response_pb2
 
 from gateway.client.identity import SigningIdentity
 from network.embedded.ledger.access_control import LOCAL_RESOURCES, AccessError, check_access, check_local_access
@@ -19,16 +19,22 @@ from network.embedded.ledger.channel_join import JoinError, check_joinable, read
 from network.embedded.ledger.clock import Clock
 from network.embedded.ledger.dissemination import DistributionError
 from network.embedded.ledger.endorsable import EndorsableChaincode, NotEndorsableError, endorsable_chaincode
-from network.embedded.ledger.execution import Execution
+from network.embedded.ledger.execution import Execution, signed_data
 from network.embedded.ledger.lifecycle_chaincode import LifecycleCall
 from network.embedded.ledger.lifecycle_chaincode import invoke as invoke_lifecycle
 from network.embedded.ledger.package_store import PackageStore
 from network.embedded.ledger.peer_channel import PeerChannel
 from network.embedded.ledger.request_filter import EndorserError, check_request
 from network.embedded.ledger.simulation import Simulation, SimulationError
-from network.embedded.ledger.system_chaincode import ConfigurationCall, invoke_configuration, query_ledger
+from network.embedded.ledger.system_chaincode import (
+    ConfigurationCall,
+    invoke_configuration,
+    query_ledger,
+    reject_call,
+)
 from network.protocol.errors import ConfigurationError, DecodeError, ProposalError
 from network.protocol.identity import Identity, decode_serialized_identity
+from network.protocol.interest import SYSTEM_NAMESPACES
 from network.protocol.interest import ChaincodeCall as InterestingCall
 from network.protocol.lifecycle import DEFAULT_ENDORSEMENT_PLUGIN
 from network.protocol.msp import ChannelMsps
@@ -46,7 +52,7 @@ from network.protocol.proposal import (
 from network.protocol.transaction import ChaincodeEvent, Endorsement
 from network.protocol.validation import judge_genesis
 
-SYSTEM_CHAINCODES: Final = frozenset(("cscc", "lscc", "qscc", LIFECYCLE_NAMESPACE))
+SYSTEM_CHAINCODES: Final = SYSTEM_NAMESPACES
 SYSTEM_VERSION: Final = "syscc"
 _REFUSED: Final = 400
 _FAILED: Final = 500
@@ -101,8 +107,9 @@ class Peer:
         self.folder = folder
         self.packages = packages
         self.channels: dict[str, PeerChannel] = {}
+        self.runner = runner
+        self.running: set[tuple[str, str, str]] = set()
         self._endorsable: dict[tuple[str, str], tuple[tuple[int, int], EndorsableChaincode]] = {}
-        self._runner = runner
         self._distribute = distribute
         self._clock = clock
         self._joined = joined
@@ -189,7 +196,7 @@ class Peer:
             raise EndorserError(words)
         if proposal.chaincode not in SYSTEM_CHAINCODES:
             try:
-                check_access("peer/Propose", _signed_data(proposal), channel.rules)
+                check_access("peer/Propose", signed_data(proposal), channel.rules)
             except AccessError as error:
                 raise EndorserError(str(error)) from error
         return await self._answer(proposal, channel, creator, signed)
@@ -221,8 +228,11 @@ class Peer:
             return self._response(proposal, outcome, result.public, interest)
         except _PeerFailureError as failure:
             return _failure(str(failure))
-        except (ChaincodeError, SimulationError, DecodeError, DistributionError) as error:
+        except (ChaincodeError, SimulationError, DistributionError) as error:
             return _failure(f"error in simulation: {error}")
+        except DecodeError:  # a key that is written has a policy that nobody can read: no peer of ours let it pass
+            words = "error unmarshalling SignaturePolicyEnvelope: proto: cannot parse invalid wire-format data"
+            return _failure(f"error in simulation: {words}")
 
     def _response(
         self,
@@ -262,52 +272,67 @@ class Peer:
         signed: proposal_pb2.SignedProposal,
     ) -> Outcome:
         if proposal.chaincode == LIFECYCLE_NAMESPACE:
-            return self._ask_lifecycle(proposal, channel, simulation)
-        if proposal.chaincode in SYSTEM_CHAINCODES:
-            name = f"{proposal.chaincode}.{SYSTEM_VERSION}"
-            raise ChaincodeError(
-                f"failed to execute transaction {proposal.tx_id}: could not launch chaincode {name}: error building "
-                f"chaincode: error building image: failed to get chaincode package for external build: could not get "
-                f"legacy chaincode package '{name}': no such file or directory"
-            )
-        simulation.read_sequence(proposal.chaincode)
-        try:
-            found = self.endorsable(channel, proposal.chaincode)
-        except NotEndorsableError as error:
-            raise _PeerFailureError(str(error)) from error
-        execution = Execution(
-            simulation, self._runner, lambda name: self.endorsable(channel, name), signed, _signed_data(proposal)
-        )
-        called = chaincode_pb2.ChaincodeInput(
-            args=proposal.arguments, is_init=proposal.is_init, decorations=proposal.decorations
-        )
-        result = await execution.run(proposal.chaincode, found, called)
+            return self._ask_lifecycle(proposal.arguments, proposal.tx_id, signed_data(proposal), channel, simulation)
+        version, plugin = SYSTEM_VERSION, DEFAULT_ENDORSEMENT_PLUGIN
+        if proposal.chaincode not in SYSTEM_CHAINCODES:
+            simulation.read_sequence(proposal.chaincode)
+            try:
+                definition = self.endorsable(channel, proposal.chaincode).definition
+            except NotEndorsableError as error:
+                raise _PeerFailureError(
+                    f"make sure the chaincode {proposal.chaincode} has been successfully defined on channel "
+                    f"{channel.channel_id} and try again: {error}"
+                ) from error
+            version, plugin = definition.version, definition.endorsement_plugin
+        result = await Execution(simulation, self, proposal, signed).run()
         response = Response(result.response.status, result.response.message, result.response.payload)
         event = None
         if result.event is not None and response.status < _REFUSED:
             # Which chaincode and which transaction, the peer says itself.
             event = ChaincodeEvent(proposal.chaincode, proposal.tx_id, result.event.event_name, result.event.payload)
-        return Outcome(response, event, found.definition.version, found.definition.endorsement_plugin)
+        return Outcome(response, event, version, plugin)
 
-    def _ask_lifecycle(self, proposal: Proposal, channel: PeerChannel | None, simulation: Simulation | None) -> Outcome:
+    def ask_system_chaincode(
+        self, chaincode: str, arguments: tuple[bytes, ...], proposal: Proposal, simulation: Simulation
+    ) -> Response:
+        """Run a system chaincode for another chaincode; raises ChaincodeError for one that is not there."""
+        if chaincode == LIFECYCLE_NAMESPACE:
+            creator = signed_data(proposal)
+            return self._ask_lifecycle(arguments, proposal.tx_id, creator, simulation.channel, simulation).response
+        rejected = reject_call(chaincode, arguments, proposal.chaincode)
+        if rejected is None:
+            name = f"{chaincode}.{SYSTEM_VERSION}"
+            raise ChaincodeError(
+                f"could not launch chaincode {name}: error building chaincode: error building image: failed to get "
+                f"chaincode package for external build: could not get legacy chaincode package '{name}': no such file "
+                "or directory"
+            )
+        return rejected
+
+    def _ask_lifecycle(
+        self,
+        arguments: tuple[bytes, ...],
+        tx_id: str,
+        creator: SignedData,
+        channel: PeerChannel | None,
+        simulation: Simulation | None,
+    ) -> Outcome:
         rules = None if channel is None else channel.rules
-        check = partial(self._authorize, proposal, channel)
-        call = LifecycleCall(
-            self.node.msp_id, self.packages, self._references, check, simulation, rules, proposal.tx_id
-        )
-        return Outcome(writable(invoke_lifecycle(proposal.arguments, call)), None, SYSTEM_VERSION)
+        check = partial(self._authorize, creator, channel)
+        call = LifecycleCall(self.node.msp_id, self.packages, self._references, check, simulation, rules, tx_id)
+        return Outcome(writable(invoke_lifecycle(arguments, call)), None, SYSTEM_VERSION)
 
     def _ask_peer(self, proposal: Proposal, channel: PeerChannel | None) -> Outcome:
         """Run a system chaincode that needs no simulation."""
         if proposal.chaincode == LIFECYCLE_NAMESPACE:
-            return self._ask_lifecycle(proposal, channel, None)
+            return self._ask_lifecycle(proposal.arguments, proposal.tx_id, signed_data(proposal), channel, None)
         if proposal.chaincode == "qscc":
-            response = query_ledger(proposal.arguments, self.channels, _signed_data(proposal))
+            response = query_ledger(proposal.arguments, self.channels, signed_data(proposal))
         elif proposal.chaincode == "cscc":
-            authorize = partial(self._authorize, proposal, None)
+            creator = signed_data(proposal)
+            authorize = partial(self._authorize, creator, None)
             response = invoke_configuration(
-                proposal.arguments,
-                ConfigurationCall(self.channels, authorize, _signed_data(proposal), self.join),
+                proposal.arguments, ConfigurationCall(self.channels, authorize, creator, self.join)
             )
         else:
             raise _PeerFailureError(
@@ -316,8 +341,7 @@ class Peer:
             )
         return Outcome(writable(response), None, SYSTEM_VERSION)
 
-    def _authorize(self, proposal: Proposal, channel: PeerChannel | None, resource: str) -> None:
-        signed = _signed_data(proposal)
+    def _authorize(self, signed: SignedData, channel: PeerChannel | None, resource: str) -> None:
         if resource in LOCAL_RESOURCES or channel is None:
             check_local_access(resource, signed, self.node.msp_id, self.node.local_msp)
         else:
@@ -335,10 +359,6 @@ class Peer:
                 if endorsable.package_id == package_id:
                     found.setdefault(channel.channel_id, []).append((chaincode, endorsable.definition.version))
         return found
-
-
-def _signed_data(proposal: Proposal) -> SignedData:
-    return SignedData(proposal.creator, proposal.content, proposal.signature)
 
 
 def _failure(message: str) -> proposal_response_pb2.ProposalResponse:

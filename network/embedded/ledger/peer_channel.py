@@ -8,7 +8,8 @@ Rules: `gossip/privdata/coordinator.go`, `core/ledger/kvledger/kv_ledger.go`.
 """
 
 import asyncio
-from collections.abc import Callable, Mapping
+import logging
+from collections.abc import Awaitable, Callable, Sequence
 from functools import lru_cache
 from hashlib import sha256
 from pathlib import Path
@@ -16,15 +17,11 @@ from typing import Final
 
 from fabric_protos.common import common_pb2
 
-from network.embedded.ledger.block_file import BlockFiles
+from network.embedded.ledger.block_file import BlockFiles, BlockReader
+from network.embedded.ledger.collection_history import CollectionHistory
 from network.embedded.ledger.peer_store import PeerStore, PrivateWriteSet, TransactionPlace
-from network.embedded.ledger.private_data import (
-    PrivatePart,
-    deleted_keys,
-    find_private_writes,
-    key_values,
-    private_parts,
-)
+from network.embedded.ledger.private_data import PrivatePart
+from network.embedded.ledger.private_ledger import CommittedBlock, PrivateLedger, Pull
 from network.embedded.ledger.state_lock import StateLock
 from network.errors import LedgerError
 from network.protocol.block import (
@@ -34,42 +31,41 @@ from network.protocol.block import (
     data_hash,
     header_hash,
 )
-from network.protocol.collection import (
-    CollectionConfig,
-    decode_collections,
-    find_collection,
-    implicit_collection_name,
-    member_msp_ids,
-)
-from network.protocol.commit_hash import StateKey, commit_hash
+from network.protocol.collection import CollectionConfig, implicit_collection_name
+from network.protocol.commit_hash import commit_hash
 from network.protocol.configuration import decode_config_envelope
 from network.protocol.decode import decode_transaction
 from network.protocol.endorsement_policy import ChannelRules
-from network.protocol.errors import ConfigurationError, DecodeError, PolicyError
+from network.protocol.errors import DecodeError, PolicyError
 from network.protocol.lifecycle import (
     ChaincodeDefinition,
     chaincode_of_metadata_key,
-    decode_state_data,
     metadata_key,
     read_definition,
 )
 from network.protocol.private_data import LIFECYCLE_NAMESPACE
 from network.protocol.read_write_set import Version
-from network.protocol.state import CONFIG_KEY, StateUpdate
+from network.protocol.state import CONFIG_KEY, StateReader
 from network.protocol.transaction import Transaction
 from network.protocol.validation import BlockJudgement, judge_block, judge_genesis
 from network.protocol.validation_code import VALID
 
-Pull = Callable[[PrivatePart], bytes | None]
-"""Asks the other members of a collection for private writes; None: nobody has them."""
+logger = logging.getLogger(__name__)
 
-_COLLECTIONS_PREFIX: Final = b"namespaces/fields/"
-_COLLECTIONS_SUFFIX: Final = b"/Collections"
+Judge = Callable[[int, Sequence[bytes], ChannelRules, StateReader], BlockJudgement]
+
+RECONCILED_BLOCKS: Final = 10
+"""Blocks looked after without letting anybody else in (`core.yaml`, peer.gossip.pvtData.reconcileBatchSize)."""
+
 _BLOCKS_REMEMBERED: Final = 16
 
 
-def _nobody(part: PrivatePart) -> bytes | None:
-    del part
+async def _at_once() -> None:
+    pass
+
+
+def _nobody(part: PrivatePart, block_number: int) -> bytes | None:
+    del part, block_number
     return None
 
 
@@ -80,12 +76,21 @@ class PeerChannel:
         self.channel_id = channel_id
         self.msp_id = msp_id
         self.lock = StateLock()
-        self.files = BlockFiles(folder / "chains" / channel_id)
+        self._files = BlockFiles(folder / "chains" / channel_id)
+        self.files: BlockReader = self._files
+        """The blocks that the peer hands out; honest ones, unless a fault is wanted (`faults`)."""
+        self.discloses_private_data = True
+        """Whether the peer hands out private data, to other members and to clients."""
+        self.before_commit: Callable[[], Awaitable[None]] = _at_once
+        """What the peer waits for before it takes each block that was ordered."""
+        self.judge: Judge = judge_block
         try:
             self.store = PeerStore(folder / "state" / f"{channel_id}.sqlite")
         except LedgerError:
-            self.files.close()
+            self._files.close()
             raise
+        self._collections = CollectionHistory(self.store)
+        self._private = PrivateLedger(msp_id, self.store, self._collections)
         self.lifecycle_changes = 0
         """Grows with each block that touches `_lifecycle`: what is remembered of definitions is old then."""
         self._grown = asyncio.Condition()
@@ -94,9 +99,9 @@ class PeerChannel:
         if config is not None:
             self._rules = ChannelRules(channel_id, decode_config_envelope(config.value))
         self._height = self.store.height
-        if self._height > self.files.height:
+        if self._height > self._files.height:
             self.close()
-            raise LedgerError(f"{channel_id}: the store has {self._height} blocks, the files {self.files.height}")
+            raise LedgerError(f"{channel_id}: the store has {self._height} blocks, the files {self._files.height}")
 
     def join(self, genesis: common_pb2.Block) -> None:
         """Begin the channel with its first block; again with the same block it changes nothing.
@@ -104,8 +109,8 @@ class PeerChannel:
         Raises LedgerError for another block than the one joined, ConfigurationError or DecodeError for one that is no
         channel's first.
         """
-        if self.files.height:
-            if self.files.block(0).header != genesis.header:
+        if self._files.height:
+            if self._files.block(0).header != genesis.header:
                 raise LedgerError(f"{self.msp_id} has joined {self.channel_id} with another first block")
             return
         judgement = judge_genesis(tuple(genesis.data.data))
@@ -118,9 +123,14 @@ class PeerChannel:
     def close(self) -> None:
         """Close the files."""
         self.store.close()
-        self.files.close()
+        self._files.close()
 
     # --- what is there
+
+    @property
+    def has_first_block(self) -> bool:
+        """Whether the block that the channel begins with is kept."""
+        return self._files.height > 0
 
     @property
     def height(self) -> int:
@@ -136,7 +146,7 @@ class PeerChannel:
 
     def header(self, number: int) -> BlockHeader:
         """Give the header of a block."""
-        header = self.files.block(number).header
+        header = self._files.block(number).header
         return BlockHeader(header.number, header.previous_hash, header.data_hash)
 
     def transaction_place(self, tx_id: str) -> TransactionPlace | None:
@@ -145,7 +155,7 @@ class PeerChannel:
 
     def envelope(self, place: Version) -> bytes:
         """Give the envelope of a committed transaction."""
-        return bytes(self.files.block(place.block_number).data.data[place.tx_number])
+        return bytes(self._files.block(place.block_number).data.data[place.tx_number])
 
     def definition(self, chaincode: str) -> ChaincodeDefinition | None:
         """Give the committed definition of a chaincode; raises DecodeError."""
@@ -175,21 +185,21 @@ class PeerChannel:
 
     def collection(self, chaincode: str, name: str, below: int | None = None) -> CollectionConfig | None:
         """Give a collection as it is in force for block `below` (None: the next one)."""
-        content = self.store.collections_below(chaincode, self.height if below is None else below)
-        return find_collection(() if content is None else decode_collections(content), name)
+        return self._collections.collection(chaincode, name, self.height if below is None else below)
 
-    def is_member(self, chaincode: str, collection: str, msp_id: str, below: int | None = None) -> bool:
-        """Tell whether an organisation's peers hold the values of a collection."""
-        try:
-            config = self.collection(chaincode, collection, below)
-            return config is not None and msp_id in member_msp_ids(config)
-        except DecodeError:
-            return False
+    def is_member(self, chaincode: str, collection: str, msp_id: str) -> bool:
+        """Tell whether an organisation's peers hold the values of a collection now."""
+        return self._collections.is_member(chaincode, collection, msp_id, self.height)
 
     async def wait_for_height(self, above: int) -> None:
         """Return when the height is above a number; all that the block brought is readable then."""
         async with self._grown:
             await self._grown.wait_for(lambda: self.height > above)
+
+    async def wait_for_missing(self) -> None:
+        """Return when private data is missing that this peer is to hold."""
+        async with self._grown:
+            await self._grown.wait_for(self.store.missing_blocks)
 
     # --- commit
 
@@ -205,7 +215,7 @@ class PeerChannel:
 
     def _judged(self, block: common_pb2.Block) -> BlockJudgement:
         self._check(block)
-        return judge_block(block.header.number, tuple(block.data.data), self.rules, self.store)
+        return self.judge(block.header.number, tuple(block.data.data), self.rules, self.store)
 
     def _check(self, block: common_pb2.Block) -> None:
         header = BlockHeader(block.header.number, block.header.previous_hash, block.header.data_hash)
@@ -223,8 +233,8 @@ class PeerChannel:
 
     def catch_up(self, pull: Pull = _nobody) -> None:
         """Write blocks to the store that are in the files only: the process died between the two."""
-        while self._height < self.files.height:
-            block = self.files.block(self._height)
+        while self._height < self._files.height:
+            block = self._files.block(self._height)
             if self._height == 0:
                 judgement, new_hash = judge_genesis(tuple(block.data.data)), None
             else:
@@ -233,7 +243,7 @@ class PeerChannel:
             self._apply(block, judgement, new_hash, pull)
 
     def _write(self, block: common_pb2.Block, judgement: BlockJudgement, new_hash: bytes | None, pull: Pull) -> None:
-        self.files.append(block)
+        self._files.append(block)
         self._apply(block, judgement, new_hash, pull)
 
     def _apply(self, block: common_pb2.Block, judgement: BlockJudgement, new_hash: bytes | None, pull: Pull) -> None:
@@ -241,11 +251,9 @@ class PeerChannel:
         number = block.header.number
         transactions = _decoded(tuple(block.data.data))
         header = BlockHeader(number, block.header.previous_hash, block.header.data_hash)
-        block_to_live = self._blocks_to_live(judgement.updates, number)
         with self.store.transaction():
-            private = self._keep_private_writes(number, transactions, judgement.flags, pull)
             self.store.write_state(judgement.updates.items())
-            self._write_private_state(judgement.updates, private)
+            self._private.commit(number, transactions, judgement.flags, judgement.updates, pull)
             for transaction in transactions:
                 if transaction.action is not None and judgement.flags[transaction.tx_number] == VALID:
                     for entry in transaction.action.writes:
@@ -255,97 +263,39 @@ class PeerChannel:
                             Version(number, transaction.tx_number),
                         )
             self.store.add_block(number, header_hash(header), judgement.tx_ids, judgement.flags)
-            self._note_collections(judgement.updates, number)
-            for key, update in judgement.updates.items():
-                live = block_to_live.get(key[:2], 0)
-                if live and update.value is not None:
-                    self.store.plan_expiry(number + live + 1, key)
-            due = {(namespace, collection) for namespace, collection in self.store.expiring(number)}
-            self.store.expire(number, {place: self._block_to_live(*place, number) for place in due})
+            self._private.note_collections(number, judgement.updates)
+            self.store.expire(number)
             self.store.forget_transient([tx_id for tx_id in judgement.tx_ids if tx_id], number)
             self.store.set_tip(number + 1, new_hash)
+        for stop in judgement.stops:
+            place = {"channel": self.channel_id, "block_number": number, "tx_number": stop.tx_number}
+            logger.warning("real_peer_would_stop", extra={**place, "reason": stop.reason})
         self._rules = judgement.rules
         self._height = number + 1
         if any(key[0] == LIFECYCLE_NAMESPACE for key in judgement.updates):
             self.lifecycle_changes += 1
 
-    def _keep_private_writes(
-        self, number: int, transactions: tuple[Transaction, ...], flags: bytes, pull: Pull
-    ) -> dict[StateKey, list[tuple[str, bytes]]]:
-        """Keep the private writes of a block that this peer is a member for; give the values of valid transactions."""
-        values: dict[StateKey, list[tuple[str, bytes]]] = {}
-        for part in private_parts(transactions):
-            member = self.is_member(part.namespace, part.collection, self.msp_id, number)
-            content = None
-            if member:
-                content = find_private_writes(part, self.store.transient(part.tx_id)) or pull(part)
-                if content is not None and sha256(content).digest() != part.content_hash:
-                    content = None  # whoever gave it, it is not what was endorsed
-            if content is None:
-                self.store.add_missing(number, part.tx_number, part.namespace, part.collection, is_member=member)
-                continue
-            live = self._block_to_live(part.namespace, part.collection, number)
-            kept = PrivateWriteSet(part.tx_number, part.namespace, part.collection, content)
-            self.store.add_private_writes(number, kept, number + live + 1 if live else None)
-            if flags[part.tx_number] != VALID:
-                continue
-            for key, found in key_values(part, content).items():
-                values.setdefault(key, []).append(found)
-            self._purge(transactions[part.tx_number], part, content)
-        return values
+    # --- private data
 
-    def _purge(self, transaction: Transaction, part: PrivatePart, content: bytes) -> None:
-        """Take keys that a valid transaction purges out of everything kept so far."""
-        purged = {
-            write.key_hash
-            for namespace in (transaction.action.writes if transaction.action else ())
-            if namespace.namespace == part.namespace
-            for collection in namespace.collections
-            if collection.collection == part.collection
-            for write in collection.writes
-            if write.is_purge
-        }
-        if purged:
-            for key in deleted_keys(content):
-                if sha256(key.encode()).digest() in purged:
-                    self.store.purge_private_writes(part.namespace, part.collection, key)
+    def private_writes(self, block_number: int) -> list[PrivateWriteSet]:
+        """Give the private writes of a block that the peer holds and hands out."""
+        return self.store.private_writes(block_number) if self.discloses_private_data else []
 
-    def _write_private_state(
-        self, updates: Mapping[StateKey, StateUpdate], values: Mapping[StateKey, list[tuple[str, bytes]]]
-    ) -> None:
-        """Bring the values this peer holds in line with their hashes."""
-        for (namespace, collection, key_hash), update in updates.items():
-            if not collection:
-                continue
-            if update.value is None:
-                self.store.delete_private(namespace, collection, key_hash)
-                continue
-            given = values.get((namespace, collection, key_hash), [])
-            found = next((kv for kv in reversed(given) if sha256(kv[1]).digest() == update.value), None)
-            if found is not None:
-                self.store.write_private(namespace, collection, found[0], key_hash, found[1], update.version)
-            else:
-                self.store.confirm_private(namespace, collection, key_hash, update.value, update.version)
+    async def reconcile(self, pull: Pull) -> int:
+        """Look again for private data that is missing, newest blocks first; gives the number of write sets found."""
+        found = 0
+        missing = self.store.missing_blocks()
+        for start in range(0, len(missing), RECONCILED_BLOCKS):
+            async with self.lock.committing():
+                with self.store.transaction():
+                    for number in missing[start : start + RECONCILED_BLOCKS]:
+                        found += self._private.reconcile(self._committed(number), pull)
+        return found
 
-    def _note_collections(self, updates: Mapping[StateKey, StateUpdate], number: int) -> None:
-        for (namespace, collection, key), update in updates.items():
-            if namespace != LIFECYCLE_NAMESPACE or collection or update.value is None:
-                continue
-            if key.startswith(_COLLECTIONS_PREFIX) and key.endswith(_COLLECTIONS_SUFFIX):
-                content = decode_state_data(update.value)
-                name = key[len(_COLLECTIONS_PREFIX) : -len(_COLLECTIONS_SUFFIX)].decode()
-                self.store.add_collections(name, number, content if isinstance(content, bytes) else b"")
-
-    def _blocks_to_live(self, updates: Mapping[StateKey, StateUpdate], number: int) -> dict[tuple[str, str], int]:
-        places = {key[:2] for key in updates if key[1]}
-        return {place: self._block_to_live(*place, number) for place in places}
-
-    def _block_to_live(self, namespace: str, collection: str, number: int) -> int:
-        try:
-            config = self.collection(namespace, collection, number)
-        except (DecodeError, ConfigurationError):
-            return 0
-        return 0 if config is None else config.block_to_live
+    def _committed(self, number: int) -> CommittedBlock:
+        block = self._files.block(number)
+        flags = block.metadata.metadata[SLOT_TRANSACTIONS_FILTER]
+        return CommittedBlock(number, _decoded(tuple(block.data.data)), flags)
 
 
 @lru_cache(_BLOCKS_REMEMBERED)

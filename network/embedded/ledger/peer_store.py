@@ -2,15 +2,15 @@
 
 State and hashed private state are one key space (`commit_hash.StateKey`); private values stand beside it, in the stores
 of members alone. Beside them: history, ids of transactions, private write sets by block and position (what Deliver
-gives members), collections by the block that set them, and the transient store of endorsed private writes.
+gives members), those that are missing, keys that were purged, collections by the block that set them, and the transient
+store of endorsed private writes.
 
 Rules: `core/ledger/kvledger/kv_ledger.go`, `core/ledger/pvtdatastorage/store.go`, `core/transientstore/store.go`.
 """
 
 import sqlite3
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from hashlib import sha256
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -21,7 +21,7 @@ from network.protocol.commit_hash import StateKey
 from network.protocol.read_write_set import KeyRead, MetadataEntry, Version
 from network.protocol.state import StateUpdate, StateValue
 
-FORMAT: Final = 1
+FORMAT: Final = 2
 TRANSIENT_BLOCKS: Final = 20_000
 """Endorsed private writes are forgotten this many blocks later (`core.yaml`, transientBlockRetention)."""
 
@@ -34,7 +34,7 @@ CREATE TABLE private_state (
     namespace TEXT, collection TEXT, key TEXT, key_hash BLOB, value BLOB NOT NULL, block INTEGER, tx INTEGER,
     PRIMARY KEY (namespace, collection, key)) WITHOUT ROWID;
 CREATE INDEX private_state_hash ON private_state (namespace, collection, key_hash);
-CREATE TABLE expiry (block INTEGER, namespace TEXT, collection TEXT, key_hash BLOB);
+CREATE TABLE expiry (block INTEGER, namespace TEXT, collection TEXT, key_hash BLOB, written INTEGER);
 CREATE INDEX expiry_block ON expiry (block);
 CREATE TABLE history (
     namespace TEXT, key BLOB, block INTEGER, tx INTEGER,
@@ -44,13 +44,29 @@ CREATE TABLE block_hash (hash BLOB PRIMARY KEY, block INTEGER) WITHOUT ROWID;
 CREATE TABLE private_writes (
     block INTEGER, tx INTEGER, namespace TEXT, collection TEXT, content BLOB, expires INTEGER,
     PRIMARY KEY (block, tx, namespace, collection)) WITHOUT ROWID;
+CREATE INDEX private_writes_expires ON private_writes (expires) WHERE expires IS NOT NULL;
+CREATE TABLE private_write_key (
+    namespace TEXT, collection TEXT, key_hash BLOB, block INTEGER, tx INTEGER, expires INTEGER,
+    PRIMARY KEY (namespace, collection, key_hash, block, tx)) WITHOUT ROWID;
+CREATE INDEX private_write_key_expires ON private_write_key (expires) WHERE expires IS NOT NULL;
 CREATE TABLE missing_private_writes (
-    block INTEGER, tx INTEGER, namespace TEXT, collection TEXT, is_member INTEGER,
+    block INTEGER, tx INTEGER, namespace TEXT, collection TEXT, is_member INTEGER, expires INTEGER,
     PRIMARY KEY (block, tx, namespace, collection)) WITHOUT ROWID;
+CREATE INDEX missing_private_writes_wanted ON missing_private_writes (block) WHERE is_member = 1;
+CREATE INDEX missing_private_writes_expires ON missing_private_writes (expires) WHERE expires IS NOT NULL;
+CREATE TABLE purge (
+    namespace TEXT, collection TEXT, key_hash BLOB, block INTEGER, tx INTEGER,
+    PRIMARY KEY (namespace, collection, key_hash)) WITHOUT ROWID;
 CREATE TABLE collections (
     namespace TEXT, block INTEGER, content BLOB, PRIMARY KEY (namespace, block)) WITHOUT ROWID;
 CREATE TABLE transient (tx_id TEXT, height INTEGER, content BLOB, PRIMARY KEY (tx_id, content)) WITHOUT ROWID;
 CREATE INDEX transient_height ON transient (height);
+"""
+
+_WRITES_OF_KEY_UP_TO: Final = """
+SELECT content, block, tx, namespace, collection
+FROM private_write_key JOIN private_writes USING (namespace, collection, block, tx)
+WHERE namespace = ? AND collection = ? AND key_hash = ? AND (block, tx) <= (?, ?)
 """
 
 
@@ -76,6 +92,15 @@ class PrivateWriteSet(NamedTuple):
     namespace: str
     collection: str
     content: bytes
+
+
+class MissingPrivateWrites(NamedTuple):
+    """The private writes of one transaction to one collection, as far as they are not held; `expires`: None, never."""
+
+    tx_number: int
+    namespace: str
+    collection: str
+    expires: int | None
 
 
 class PeerStore:
@@ -215,44 +240,29 @@ class PeerStore:
             (namespace, collection, key_hash),
         )
 
-    def confirm_private(
-        self, namespace: str, collection: str, key_hash: bytes, value_hash: bytes, version: Version
-    ) -> None:
-        """Give a private value the new version of its hash, if the value is still the same: only metadata changed."""
-        where = "WHERE namespace = ? AND collection = ? AND key_hash = ?"
-        place = (namespace, collection, key_hash)
-        row = self._connection.execute(f"SELECT value FROM private_state {where}", place).fetchone()  # noqa: S608
-        if row is not None and sha256(row[0]).digest() == value_hash:
-            self._connection.execute(f"UPDATE private_state SET block = ?, tx = ? {where}", (*version, *place))  # noqa: S608
-
     # --- block-to-live
 
-    def plan_expiry(self, at_block: int, key: StateKey) -> None:
-        """Note that a hashed key expires with a block, unless it is written again."""
-        self._connection.execute("INSERT INTO expiry VALUES (?, ?, ?, ?)", (at_block, *key))
+    def plan_expiry(self, at_block: int, key: StateKey, written: int) -> None:
+        """Note that a hashed key written by block `written` expires with another, unless it is written again."""
+        self._connection.execute("INSERT INTO expiry VALUES (?, ?, ?, ?, ?)", (at_block, *key, written))
 
-    def expire(self, block_number: int, block_to_live: dict[tuple[str, str], int]) -> None:
-        """Delete the keys that expire with this block; `block_to_live` by namespace and collection."""
+    def expire(self, block_number: int) -> None:
+        """Delete what expires with this block: hashes, values, private write sets, and what is missing of them.
+
+        A value may be older than its hash, where what was written later is missing; each goes when its own time is up.
+        """
         due = self._connection.execute(
-            "SELECT namespace, collection, key_hash FROM expiry WHERE block = ?", (block_number,)
+            "SELECT namespace, collection, key_hash, written FROM expiry WHERE block = ?", (block_number,)
         ).fetchall()
-        for namespace, collection, key_hash in due:
-            found = self.value((namespace, collection, key_hash))
-            live = block_to_live.get((namespace, collection), 0)
-            if found is None or not live or found.version.block_number + live + 1 > block_number:
-                continue
-            self._connection.execute(
-                "DELETE FROM state WHERE namespace = ? AND collection = ? AND key = ?",
-                (namespace, collection, key_hash),
-            )
-            self.delete_private(namespace, collection, key_hash)
+        self._connection.executemany(
+            "DELETE FROM state WHERE namespace = ? AND collection = ? AND key = ? AND block = ?", due
+        )
+        self._connection.executemany(
+            "DELETE FROM private_state WHERE namespace = ? AND collection = ? AND key_hash = ? AND block = ?", due
+        )
         self._connection.execute("DELETE FROM expiry WHERE block <= ?", (block_number,))
-        self._connection.execute("DELETE FROM private_writes WHERE expires <= ?", (block_number,))
-
-    def expiring(self, block_number: int) -> set[tuple[str, str]]:
-        """Give the collections that have keys which expire with this block."""
-        query = "SELECT DISTINCT namespace, collection FROM expiry WHERE block = ?"
-        return set(self._connection.execute(query, (block_number,)).fetchall())
+        for table in ("private_writes", "private_write_key", "missing_private_writes"):
+            self._connection.execute(f"DELETE FROM {table} WHERE expires <= ?", (block_number,))  # noqa: S608  # a constant
 
     # --- blocks and transactions
 
@@ -282,36 +292,28 @@ class PeerStore:
             "INSERT OR IGNORE INTO history VALUES (?, ?, ?, ?)", [(namespace, key.encode(), *version) for key in keys]
         )
 
-    def history(self, namespace: str, key: str) -> list[Version]:
-        """Give the transactions that wrote a key, newest first."""
+    def history(self, namespace: str, key: str, limit: int) -> list[Version]:
+        """Give the transactions that wrote a key, newest first, so many of them at most."""
         rows = self._connection.execute(
-            "SELECT block, tx FROM history WHERE namespace = ? AND key = ? ORDER BY block DESC, tx DESC",
-            (namespace, key.encode()),
+            "SELECT block, tx FROM history WHERE namespace = ? AND key = ? ORDER BY block DESC, tx DESC LIMIT ?",
+            (namespace, key.encode(), limit),
         )
         return [Version(*row) for row in rows]
 
     # --- private write sets
 
-    def add_private_writes(self, block_number: int, writes: PrivateWriteSet, expires: int | None) -> None:
-        """Keep private writes; `expires` is the block that ends them."""
+    def add_private_writes(
+        self, block_number: int, writes: PrivateWriteSet, key_hashes: Iterable[bytes], expires: int | None
+    ) -> None:
+        """Keep private writes, found from now on by the hashes of their keys; `expires` is the block that ends them."""
         self._connection.execute(
             "INSERT OR REPLACE INTO private_writes VALUES (?, ?, ?, ?, ?, ?)", (block_number, *writes, expires)
         )
-
-    def add_missing(
-        self, block_number: int, tx_number: int, namespace: str, collection: str, *, is_member: bool
-    ) -> None:
-        """Note private writes that were nowhere to be found, or that are none of this peer's business."""
-        self._connection.execute(
-            "INSERT OR REPLACE INTO missing_private_writes VALUES (?, ?, ?, ?, ?)",
-            (block_number, tx_number, namespace, collection, is_member),
+        tx_number, namespace, collection, _ = writes
+        self._connection.executemany(
+            "INSERT OR REPLACE INTO private_write_key VALUES (?, ?, ?, ?, ?, ?)",
+            [(namespace, collection, key_hash, block_number, tx_number, expires) for key_hash in key_hashes],
         )
-
-    def missing(self, *, is_member: bool) -> list[tuple[int, int, str, str]]:
-        """Give what is missing: block, transaction, namespace, collection."""
-        return self._connection.execute(
-            "SELECT block, tx, namespace, collection FROM missing_private_writes WHERE is_member = ?", (is_member,)
-        ).fetchall()
 
     def private_writes(self, block_number: int) -> list[PrivateWriteSet]:
         """Give the private writes of a block that this peer holds."""
@@ -328,28 +330,79 @@ class PeerStore:
         ).fetchone()
         return None if row is None else row[0]
 
-    def purge_private_writes(self, namespace: str, collection: str, key: str) -> None:
-        """Take a purged key out of every private write set kept so far."""
-        rows = self._connection.execute(
-            "SELECT block, tx, content FROM private_writes WHERE namespace = ? AND collection = ?",
+    # --- what is missing of them
+
+    def add_missing(self, block_number: int, missing: MissingPrivateWrites, *, is_member: bool) -> None:
+        """Note private writes that were nowhere to be found, or that are none of this peer's business."""
+        tx_number, namespace, collection, expires = missing
+        self._connection.execute(
+            "INSERT OR REPLACE INTO missing_private_writes VALUES (?, ?, ?, ?, ?, ?)",
+            (block_number, tx_number, namespace, collection, is_member, expires),
+        )
+
+    def remove_missing(self, block_number: int, tx_number: int, namespace: str, collection: str) -> None:
+        """Note that private writes are not missing any more."""
+        self._connection.execute(
+            "DELETE FROM missing_private_writes WHERE block = ? AND tx = ? AND namespace = ? AND collection = ?",
+            (block_number, tx_number, namespace, collection),
+        )
+
+    def join_collection(self, namespace: str, collection: str) -> None:
+        """Make what was none of this peer's business in a collection missing: it is a member now."""
+        self._connection.execute(
+            "UPDATE missing_private_writes SET is_member = 1 WHERE namespace = ? AND collection = ?",
             (namespace, collection),
+        )
+
+    def missing(self, *, is_member: bool) -> list[tuple[int, int, str, str]]:
+        """Give what is missing: block, transaction, namespace, collection."""
+        return self._connection.execute(
+            "SELECT block, tx, namespace, collection FROM missing_private_writes WHERE is_member = ?", (is_member,)
         ).fetchall()
-        for block, tx, content in rows:
-            message = kv_rwset_pb2.KVRWSet.FromString(content)
-            kept = [write for write in message.writes if write.key != key]
-            kept_metadata = [write for write in message.metadata_writes if write.key != key]
-            if len(kept) == len(message.writes) and len(kept_metadata) == len(message.metadata_writes):
-                continue
-            place = (block, tx, namespace, collection)
-            condition = "WHERE block = ? AND tx = ? AND namespace = ? AND collection = ?"
-            if kept or kept_metadata:
-                rest = kv_rwset_pb2.KVRWSet(writes=kept, metadata_writes=kept_metadata).SerializeToString()
-                self._connection.execute(
-                    f"UPDATE private_writes SET content = ? {condition}",  # noqa: S608  # a constant
-                    (rest, *place),
-                )
-            else:
-                self._connection.execute(f"DELETE FROM private_writes {condition}", place)  # noqa: S608  # a constant
+
+    def missing_blocks(self) -> list[int]:
+        """Give the blocks of which something is missing that this peer is to hold, newest first."""
+        rows = self._connection.execute(
+            "SELECT DISTINCT block FROM missing_private_writes WHERE is_member = 1 ORDER BY block DESC"
+        )
+        return [block for (block,) in rows]
+
+    def missing_of(self, block_number: int) -> set[tuple[int, str, str]]:
+        """Give what is missing of a block that this peer is to hold: transaction, namespace, collection."""
+        rows = self._connection.execute(
+            "SELECT tx, namespace, collection FROM missing_private_writes WHERE block = ? AND is_member = 1",
+            (block_number,),
+        )
+        return set(rows.fetchall())
+
+    # --- purged keys
+
+    def purge(
+        self, namespace: str, collection: str, key_hash: bytes, version: Version, trim: Callable[[bytes], bytes]
+    ) -> None:
+        """Note that a key was purged, and trim every private write set up to then that holds it."""
+        self._connection.execute(
+            "INSERT OR REPLACE INTO purge VALUES (?, ?, ?, ?, ?)", (namespace, collection, key_hash, *version)
+        )
+        place = (namespace, collection, key_hash, *version)
+        rows = self._connection.execute(_WRITES_OF_KEY_UP_TO, place).fetchall()
+        self._connection.executemany(
+            "UPDATE private_writes SET content = ? WHERE block = ? AND tx = ? AND namespace = ? AND collection = ?",
+            [(trim(content), *where) for content, *where in rows],
+        )
+        self._connection.execute(
+            "DELETE FROM private_write_key "
+            "WHERE namespace = ? AND collection = ? AND key_hash = ? AND (block, tx) <= (?, ?)",
+            place,
+        )
+
+    def purged_at(self, namespace: str, collection: str, key_hash: bytes) -> Version | None:
+        """Give the last transaction that purged a key."""
+        row = self._connection.execute(
+            "SELECT block, tx FROM purge WHERE namespace = ? AND collection = ? AND key_hash = ?",
+            (namespace, collection, key_hash),
+        ).fetchone()
+        return None if row is None else Version(*row)
 
     # --- collections by block
 

@@ -7,14 +7,17 @@ Rules: `core/ledger/kvledger/txmgmt/txmgr/{tx_simulator,query_executor,collectio
 `core/chaincode/handler.go` and `core/common/privdata/store.go` (who may read and write private data).
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from hashlib import sha256
 from typing import Final, NamedTuple
+
+from fabric_protos.common import policies_pb2
 
 from network.embedded.ledger.peer_channel import PeerChannel
 from network.protocol.collection import CollectionConfig, find_collection, implicit_collection_owner, is_member
 from network.protocol.commit_hash import StateKey
 from network.protocol.endorsement_policy import VALIDATION_PARAMETER
+from network.protocol.errors import DecodeError
 from network.protocol.identity import Identity
 from network.protocol.interest import ChaincodeCall, WrittenKey, interest_of
 from network.protocol.lifecycle import field_key, read_definition
@@ -23,6 +26,7 @@ from network.protocol.range_query import RangeReads
 from network.protocol.read_write_set import KeyRead, MetadataEntry, RangeQuery, Version
 from network.protocol.read_write_set_builder import ReadWriteSetBuilder
 from network.protocol.state import StateValue
+from network.protocol.wire import parse
 
 TOTAL_QUERY_LIMIT: Final = 100_000
 """Results of one query; more are left out without a word (`core.yaml`, ledger.state.totalQueryLimit)."""
@@ -110,7 +114,8 @@ class Simulation:
         self._note_write(namespace, "", key)
 
     def put_metadata(self, namespace: str, key: str, name: str, value: bytes) -> None:
-        """Give a key this one entry of metadata, in place of all it had."""
+        """Give a key this one entry of metadata, in place of all it had; raises SimulationError as `check_metadata`."""
+        check_metadata(name, value)
         self._begin_writing()
         self._builder.write_metadata(namespace, key, {name: value})
         self._note_write(namespace, "", key)
@@ -161,6 +166,18 @@ class Simulation:
         self._builder.private_read_hash(namespace, collection, key, theirs)
         return None if found is None else found.value
 
+    def get_several_private(self, namespace: str, collection: str, keys: Sequence[str]) -> list[bytes | None]:
+        """Read private values as this peer holds them; that their hashes have gone on, validation finds out."""
+        self._check_access(namespace, collection, "read")
+        self._touched.add(namespace)
+        values = []
+        for key in keys:
+            found = self._store.private_value(namespace, collection, key)
+            self._private_reads.add((namespace, collection))
+            self._builder.private_read_hash(namespace, collection, key, None if found is None else found.version)
+            values.append(None if found is None else found.value)
+        return values
+
     def get_private_hash(self, namespace: str, collection: str, key: str) -> bytes | None:
         """Read the hash of a private value; every peer has it."""
         self._check_known(namespace, collection)
@@ -192,7 +209,8 @@ class Simulation:
         self._builder.purge(namespace, collection, key)
 
     def put_private_metadata(self, namespace: str, collection: str, key: str, name: str, value: bytes) -> None:
-        """Give a private key this one entry of metadata."""
+        """Give a private key this one entry of metadata; raises SimulationError as `check_metadata`."""
+        check_metadata(name, value)
         self._begin_private_write(namespace, collection, key)
         self._builder.private_write_metadata(namespace, collection, key, {name: value})
 
@@ -305,6 +323,22 @@ class Simulation:
                 return None
             self._allowed[place] = found
         return self._allowed[place]
+
+
+def check_metadata(name: str, value: bytes) -> None:
+    """Raise SimulationError for a policy of a key that would stop every peer of the channel.
+
+    Real peers take any bytes, and halt the channel for ever with the next transaction that writes the key.
+    """
+    if name != VALIDATION_PARAMETER:
+        return
+    try:
+        parse(policies_pb2.SignaturePolicyEnvelope, value, "SignaturePolicyEnvelope")
+    except DecodeError as error:
+        raise SimulationError(
+            f"{VALIDATION_PARAMETER} is no SignaturePolicyEnvelope ({error}): with the next write of the key every "
+            "peer of a real network would halt the channel"
+        ) from error
 
 
 def _hashed_key(namespace: str, collection: str, key: str) -> StateKey:

@@ -14,11 +14,11 @@ from network.embedded.ledger.access_control import AccessError, check_access, ch
 from network.embedded.ledger.chaincode import is_text, text_of
 from network.embedded.ledger.channel_join import JoinError
 from network.embedded.ledger.peer_channel import PeerChannel
+from network.errors import BlockNotHeldError
 from network.protocol.block import header_hash
 from network.protocol.block_signature import last_config_index
 from network.protocol.policy import SignedData
 from network.protocol.proposal import Response
-from network.protocol.read_write_set import Version
 from network.protocol.state import CONFIG_KEY
 from network.protocol.wire import parse
 
@@ -43,9 +43,28 @@ CHANNEL_INFO: Final = "GetChainInfo"
 Channels = Mapping[str, PeerChannel]
 _WITHOUT_ARGUMENT: Final = ("GetChannels", "JoinBySnapshotStatus")
 
+_REJECTED: Final = {
+    "qscc": "Rejecting invoke of QSCC from another chaincode because of potential for deadlocks",
+    "cscc": "Rejecting invoke of CSCC from another chaincode",
+}
+
 
 class _QueryError(Exception):
     """Nothing to answer with; the text is Fabric's."""
+
+
+def reject_call(chaincode: str, arguments: tuple[bytes, ...], invoked: str) -> Response | None:
+    """Answer a chaincode that calls `qscc` or `cscc`, which they do not want; None for any other name.
+
+    `invoked`: the chaincode that the proposal names.
+    """
+    rejected = _REJECTED.get(chaincode)
+    if rejected is None:
+        return None
+    needed = 1 if chaincode == "cscc" and arguments[:1] == (b"GetChannels",) else len(("function", "channel"))
+    if len(arguments) < needed:
+        return _failed(f"Incorrect number of arguments, {len(arguments)}")
+    return _failed(f"{rejected}, original invocation for '{invoked}'")
 
 
 def query_ledger(arguments: tuple[bytes, ...], channels: Channels, signed: SignedData) -> Response:
@@ -69,6 +88,9 @@ def query_ledger(arguments: tuple[bytes, ...], channels: Channels, signed: Signe
         return Response(OK, "", answer(channel, b"" if function == CHANNEL_INFO else arguments[2]))
     except _QueryError as error:
         return _failed(str(error))
+    except BlockNotHeldError as error:
+        first = f"First available block = [{error.first_block}]"
+        return _failed(_NOT_HELD[function].format(arguments[2].decode("utf-8", "replace"), first, error))
 
 
 def _chain_info(channel: PeerChannel, argument: bytes) -> bytes:
@@ -131,7 +153,7 @@ def _transaction_by_id(channel: PeerChannel, argument: bytes) -> bytes:
     place = channel.transaction_place(tx_id) if is_text(tx_id) else None
     if place is None:
         raise _QueryError(f"Failed to get transaction with id {tx_id}, error no such transaction ID [{tx_id}] in index")
-    envelope = channel.envelope(Version(place.block_number, place.tx_number))
+    envelope = channel.files.block(place.block_number).data.data[place.tx_number]
     processed = transaction_pb2.ProcessedTransaction(
         transactionEnvelope=common_pb2.Envelope.FromString(envelope), validationCode=place.code
     )
@@ -152,6 +174,13 @@ _LEDGER_FUNCTIONS: Final[Mapping[str, Callable[[PeerChannel, bytes], bytes]]] = 
     "GetBlockByHash": _block_by_hash,
     "GetTransactionByID": _transaction_by_id,
     "GetBlockByTxID": _block_by_tx_id,
+}
+_TX_NOT_HELD: Final = "details for the TXID [{0}] not available. Ledger bootstrapped from a snapshot. {1}"
+_NOT_HELD: Final = {
+    "GetBlockByNumber": "Failed to get block number {0}, error {2}",
+    "GetBlockByHash": "Failed to get block hash {0}, error {2}",
+    "GetTransactionByID": f"Failed to get transaction with id {{0}}, error {_TX_NOT_HELD}",
+    "GetBlockByTxID": f"Failed to get block for txID {{0}}, error {_TX_NOT_HELD}",
 }
 
 
@@ -228,7 +257,7 @@ def _configuration(function: str, channel_id: str, call: ConfigurationCall) -> R
         return _failed(f"access denied for [{function}][{channel_id}]: {error}")
     if channel is None:
         return _failed(f"Unknown channel ID, {channel_id}")
-    return Response(OK, "", _config_block(channel) if function == "GetConfigBlock" else _channel_config(channel))
+    return _config_block(channel) if function == "GetConfigBlock" else Response(OK, "", _channel_config(channel))
 
 
 def _channels(channels: Channels, authorize: Callable[[str], None]) -> Response:
@@ -242,9 +271,12 @@ def _channels(channels: Channels, authorize: Callable[[str], None]) -> Response:
     return Response(OK, "", bytes(answer.SerializeToString()))
 
 
-def _config_block(channel: PeerChannel) -> bytes:
+def _config_block(channel: PeerChannel) -> Response:
     last = channel.files.block(channel.height - 1)
-    return channel.files.content(last_config_index(tuple(last.metadata.metadata)))
+    try:
+        return Response(OK, "", channel.files.content(last_config_index(tuple(last.metadata.metadata))))
+    except BlockNotHeldError as error:
+        return _failed(str(error))
 
 
 def _channel_config(channel: PeerChannel) -> bytes:

@@ -16,7 +16,6 @@ import grpc
 from fabric_protos.peer import (
     chaincode_pb2,
     chaincode_shim_pb2,
-    proposal_response_pb2,
 )
 
 from network.embedded.ledger.chaincode import (
@@ -96,13 +95,10 @@ class ChaincodeStream:
     async def execute(
         self, call: ChaincodeCall, conversation: Conversation, timeout_seconds: float = EXECUTE_TIMEOUT_SECONDS
     ) -> ChaincodeResult:
-        """Run one transaction; raises ChaincodeError."""
-        failed = f"failed to execute transaction {call.tx_id}: error sending: "
+        """Run one transaction, which does not run here already; raises ChaincodeError."""
         key = (call.channel_id, call.tx_id)
-        if key in self._running:
-            raise ChaincodeError(f"{failed}txid: {call.tx_id}({call.channel_id}) exists")
         if self.ended.is_set():
-            raise ChaincodeError(failed + STREAM_TERMINATED)
+            raise ChaincodeError(f"error sending: {STREAM_TERMINATED}")
         running = self._running[key] = _Running(conversation)
         try:
             message = Message(
@@ -117,14 +113,15 @@ class ChaincodeStream:
             async with asyncio.timeout(timeout_seconds):
                 answer = await running.answer
         except TimeoutError:
-            raise ChaincodeError(f"{failed}timeout expired while executing transaction") from None
+            raise ChaincodeError("error sending: timeout expired while executing transaction") from None
         finally:
             del self._running[key]
             if running.request is not None:
                 running.request.cancel()
         if answer is None:
-            raise ChaincodeError(failed + STREAM_TERMINATED)
-        return _result(answer)
+            raise ChaincodeError(f"error sending: {STREAM_TERMINATED}")
+        event = answer.chaincode_event if answer.HasField("chaincode_event") else None
+        return ChaincodeResult(answer.payload, event, answer.type == Message.ERROR)
 
     async def close(self) -> None:
         """End the stream and its connection."""
@@ -198,16 +195,6 @@ class ChaincodeStream:
         for running in self._running.values():
             if not running.answer.done():
                 running.answer.set_result(None)
-
-
-def _result(message: chaincode_shim_pb2.ChaincodeMessage) -> ChaincodeResult:
-    if message.type == Message.ERROR:
-        raise ChaincodeError(f"transaction returned with failure: {message.payload.decode('utf-8', 'replace')}")
-    try:
-        response = parse(proposal_response_pb2.Response, message.payload, "Response")
-    except DecodeError as error:
-        raise ChaincodeError(f"failed to unmarshal response for transaction {message.txid}: {error}") from error
-    return ChaincodeResult(response, message.chaincode_event if message.HasField("chaincode_event") else None)
 
 
 async def connect(
@@ -307,7 +294,7 @@ class ChaincodeLauncher:
         self, package_id: str, connection: ChaincodeConnection, call: ChaincodeCall, conversation: Conversation
     ) -> ChaincodeResult:
         """Run one transaction on the package's server, dialling it when there is no stream; raises ChaincodeError."""
-        stream = await self._stream(package_id, connection, call.tx_id)
+        stream = await self._stream(package_id, connection)
         return await stream.execute(call, conversation, self._execute_timeout_seconds)
 
     async def close(self) -> None:
@@ -319,11 +306,11 @@ class ChaincodeLauncher:
         streams, self._streams = list(self._streams.values()), {}
         await asyncio.gather(*[stream.close() for stream in streams])
 
-    async def _stream(self, package_id: str, connection: ChaincodeConnection, tx_id: str) -> ChaincodeStream:
+    async def _stream(self, package_id: str, connection: ChaincodeConnection) -> ChaincodeStream:
         stream = self._streams.get(package_id)
         if stream is not None and not stream.ended.is_set():
             return stream
-        failed = f"failed to execute transaction {tx_id}: could not launch chaincode {package_id}: "
+        failed = f"could not launch chaincode {package_id}: "
         launch = self._launches.get(package_id)
         waits_for_another = launch is not None
         if launch is None:

@@ -18,8 +18,7 @@ class ServedContracts:
         try:
             connection = decode_connection(self._packages.connection(package_id) or b"")
         except ConnectionFileError as error:
-            words = f"failed to execute transaction {call.tx_id}: could not launch chaincode {package_id}"
-            raise ChaincodeError(f"{words}: {error}") from error
+            raise ChaincodeError(f"could not launch chaincode {package_id}: {error}") from error
         return await self._launcher.execute(package_id, connection, call, conversation)
 
     async def close(self) -> None:

@@ -12,7 +12,7 @@ from typing import Any, Final, NamedTuple, Protocol
 from fabric_protos.common import common_pb2
 from fabric_protos.orderer import ab_pb2
 
-from network.errors import LedgerError
+from network.errors import BlockNotHeldError, LedgerError
 from network.protocol.errors import DecodeError
 from network.protocol.policy import SignedData
 from network.protocol.transaction import HEADER_CONFIG
@@ -123,6 +123,9 @@ async def _answer(
             return
         try:
             content = chain.block(number)
+        except BlockNotHeldError:  # as for a block above the height: nothing says which of the two it is
+            yield NOT_FOUND
+            return
         except LedgerError:
             yield SERVICE_UNAVAILABLE
             return

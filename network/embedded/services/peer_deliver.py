@@ -123,7 +123,7 @@ class PeerDeliverService:
     def _private_data(self, answer: DeliveredBlock) -> dict[int, rwset_pb2.TxPvtReadWriteSet]:
         channel = self._peer.channels[answer.seek.channel_id]
         found: dict[int, rwset_pb2.TxPvtReadWriteSet] = {}
-        for writes in channel.store.private_writes(answer.number):
+        for writes in channel.private_writes(answer.number):
             config = channel.collection(writes.namespace, writes.collection, answer.number)
             if config is None:
                 words = f"no collection config was found for collection {writes.collection} for chaincode"

@@ -100,6 +100,30 @@ def clear_action_nonce(message: Any) -> None:
     message.actions[0].header = serialize(header)
 
 
+def clear_action_creator(message: Any) -> None:
+    header = common_pb2.SignatureHeader.FromString(message.actions[0].header)
+    header.ClearField("creator")
+    message.actions[0].header = serialize(header)
+
+
+def garbage_action_header(message: Any) -> None:
+    message.actions[0].header = b"\xff"
+
+
+def garbage_action_payload(message: Any) -> None:
+    message.actions[0].payload = b"\xff"
+
+
+def garbage_response(message: Any) -> None:
+    message.action.proposal_response_payload = b"\xff"
+
+
+def with_header(**fields: bytes) -> bytes:
+    """Make an envelope whose header has these bytes."""
+    header = common_pb2.Header(**fields)
+    return serialize(common_pb2.Envelope(payload=serialize(common_pb2.Payload(header=header)), signature=b"s"))
+
+
 def other_chaincode(message: Any) -> None:
     message.chaincode_id.name = "other"
 
@@ -116,6 +140,11 @@ MALFORMED = {
     "no envelope": (b"\xff", "INVALID_OTHER_REASON"),
     "empty": (b"", "BAD_COMMON_HEADER"),
     "no payload": (b"\x0a\x01\xff\x12\x01s", "BAD_PAYLOAD"),
+    "channel header garbage": (with_header(channel_header=b"\xff"), "BAD_COMMON_HEADER"),
+    "signature header garbage": (
+        with_header(channel_header=b"\x08\x03", signature_header=b"\xff"),
+        "BAD_COMMON_HEADER",
+    ),
     "type MESSAGE": (EnvelopeSpec(WRITE, header_type=0), "BAD_COMMON_HEADER"),
     "type 77": (EnvelopeSpec(WRITE, header_type=77), "BAD_COMMON_HEADER"),
     "epoch": (EnvelopeSpec(WRITE, change_channel_header=put("epoch", 1)), "BAD_COMMON_HEADER"),
@@ -138,6 +167,16 @@ MALFORMED = {
         EnvelopeSpec(WRITE, change_transaction=clear_action_nonce),
         "INVALID_ENDORSER_TRANSACTION",
     ),
+    "action without creator": (
+        EnvelopeSpec(WRITE, change_transaction=clear_action_creator),
+        "INVALID_ENDORSER_TRANSACTION",
+    ),
+    "action header garbage": (
+        EnvelopeSpec(WRITE, change_transaction=garbage_action_header),
+        "INVALID_ENDORSER_TRANSACTION",
+    ),
+    "action garbage": (EnvelopeSpec(WRITE, change_transaction=garbage_action_payload), "INVALID_ENDORSER_TRANSACTION"),
+    "endorsed garbage": (EnvelopeSpec(WRITE, change_endorsed=garbage_response), "INVALID_ENDORSER_TRANSACTION"),
     "another proposal": (EnvelopeSpec(WRITE, change_endorsed=other_transaction), "INVALID_ENDORSER_TRANSACTION"),
     "no endorsed action": (EnvelopeSpec(WRITE, change_endorsed=clear("action")), "INVALID_ENDORSER_TRANSACTION"),
     "extension garbage": (
@@ -148,12 +187,17 @@ MALFORMED = {
     "response garbage": (EnvelopeSpec(WRITE, change_response=put("extension", b"\xff")), "BAD_RESPONSE_PAYLOAD"),
     "results garbage": (EnvelopeSpec(b"\xff"), "BAD_RWSET"),
     "nested results garbage": (EnvelopeSpec(b"\x12\x08\x0a\x03ext\x12\x01\xff"), "BAD_RWSET"),
+    "hashed results garbage": (
+        EnvelopeSpec(b"\x12\x10\x0a\x03ext\x1a\x09\x0a\x04coll\x12\x01\xff"),
+        "BAD_RWSET",
+    ),
     "no header extension": (
         EnvelopeSpec(WRITE, change_channel_header=clear("extension")),
         "INVALID_OTHER_REASON",
     ),
     "action without chaincode": (EnvelopeSpec(WRITE, change_action=clear("chaincode_id")), "INVALID_OTHER_REASON"),
     "two chaincodes": (EnvelopeSpec(WRITE, change_action=other_chaincode), "INVALID_CHAINCODE"),
+    "no chaincode name": (EnvelopeSpec(WRITE, chaincode=""), "INVALID_CHAINCODE"),
     "no chaincode version": (EnvelopeSpec(WRITE, change_action=no_version), "INVALID_CHAINCODE"),
     "event garbage": (EnvelopeSpec(WRITE, change_action=put("events", b"\xff")), "INVALID_OTHER_REASON"),
     "event of another chaincode": (EnvelopeSpec(WRITE, event="other"), "INVALID_OTHER_REASON"),
