@@ -1,7 +1,8 @@
 """Prerequisites outside the packages that set-up installs: where one is missing its tests skip, unless it is required.
 
 `KVR_REQUIRE` names what must be there, separated by commas: `postgres` (`make test` sets it), `fabric` and `fabric-lts`
-(the node programs of Hyperledger Fabric 3.1 and 2.5; `make test-native` sets both). A test that cannot run for want of
+(the node programs of Hyperledger Fabric 3.1 and 2.5; `make test-native` sets both), `node` and `go` (Node with npm, and
+Go, which Fabric's own clients and shims run on; `make test` sets both). A test that cannot run for want of
 a required prerequisite fails, so that a green run means what it says.
 """
 
@@ -10,7 +11,7 @@ from typing import NoReturn
 
 import pytest
 
-KNOWN = frozenset({"postgres", "fabric", "fabric-lts"})
+KNOWN = frozenset({"fabric", "fabric-lts", "go", "node", "postgres"})
 """The names that `KVR_REQUIRE` may hold; any other is refused, since a misspelt one would require nothing."""
 
 
