@@ -10,6 +10,7 @@ import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack, ExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Final, NamedTuple, TypeVar
 
@@ -45,24 +46,28 @@ T = TypeVar("T")
 
 
 class Program(NamedTuple):
-    """What serves a chaincode; it reads address, package id and TLS files from its environment (`CHAINCODE_*`)."""
+    """What serves a chaincode; it reads address, package id and TLS files from its environment (`CHAINCODE_*`).
+
+    Logs of its process are in the network's folder, by the names of chaincode and program.
+    """
 
     name: str
     arguments: Sequence[str]
     folder: Path
 
 
-def python_program(folder: Path, contract: str) -> Program:
-    """Serve a contract of a folder on our own runtime."""
-    return Program("python", (sys.executable, "-P", "-c", _PYTHON, "serve", contract), folder)
+def python_program(folder: Path, contract: str, name: str = "python") -> Program:
+    """Serve a contract of a folder on our own runtime; under several names it gets several processes."""
+    return Program(name, (sys.executable, "-P", "-c", _PYTHON, "serve", contract), folder)
 
 
 @dataclass(frozen=True)
 class Definition:
     """A chaincode to put on the channel.
 
-    `served`: by MSP id what serves the organisation's peer, None for a package at whose address nobody listens;
-    organisations with the same program share a process. `endorsement` and the collections' policies are expressions.
+    `served`: by MSP id what serves the organisation's peer, None for a package at whose address nobody listens, no entry
+    for an approval without a package. Organisations with the same program share a process. `endorsement` is an
+    expression.
     """
 
     name: str
@@ -108,23 +113,20 @@ class JudgedNetwork:
     async def _deploy(self, definition: Definition) -> None:
         packages = self._serve(definition)
         wanted = _chaincode_definition(definition)
-        label = definition.name
         async with self.peers("admin") as admins:
             for msp_id, admin in admins.items():
-                channel, package = _network(admin), packages[msp_id]
-                await lifecycle.install(admin, package, label)
-                await _trying(
-                    lambda channel=channel, msp_id=msp_id, package=package: lifecycle.approve(
-                        channel, msp_id, definition.name, wanted, package_id(label, package)
-                    )
-                )
+                package = packages.get(msp_id)
+                if package is not None:
+                    await lifecycle.install(admin, package, definition.name)
+                chosen = "" if package is None else package_id(definition.name, package)
+                await _trying(partial(lifecycle.approve, _network(admin), msp_id, definition.name, wanted, chosen))
             await _trying(lambda: lifecycle.commit(_network(admins[SERVICE]), definition.name, wanted))
         async with self.peers() as agents:
             for msp_id, agent in agents.items():
-                if definition.served[msp_id] is not None:
-                    await _trying(lambda agent=agent: agent.call(definition.name, PROBE, channel_name=CHANNEL))
+                if definition.served.get(msp_id) is not None:
+                    await _trying(partial(agent.call, definition.name, PROBE, channel_name=CHANNEL))
                 else:
-                    await _trying(lambda agent=agent: _defined(_network(agent), definition.name))
+                    await _trying(partial(_defined, _network(agent), definition.name))
 
     def _serve(self, definition: Definition) -> dict[str, bytes]:
         """Start one process for each program; give each organisation's package."""
@@ -177,7 +179,7 @@ class JudgedNetwork:
 
 @contextmanager
 def judged_network(name: NetworkName, folder: Path) -> Iterator[JudgedNetwork]:
-    """Run a network in an empty folder; at the end everything of it is gone. Ends the test where programs are missing."""
+    """Run a network in an empty folder; at the end nothing of it runs. Ends the test where programs are missing."""
     binaries = programs(name)
     root = NetworkRoot(folder / "network")
     native = ["--native"] if binaries is not None else []

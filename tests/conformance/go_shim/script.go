@@ -106,6 +106,7 @@ func init() { // not a literal: batch runs operations itself
 
 		"event":  func(s *script, a arguments) (any, error) { return done(s.stub.SetEvent(a.text(0), []byte(a.text(1)))) },
 		"invoke": invoke,
+		"peer":   func(*script, arguments) (any, error) { return shim.GetMSPID() },
 		"batch":  batch,
 		"facts":  facts,
 		"input":  input,

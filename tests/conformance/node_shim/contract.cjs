@@ -109,6 +109,7 @@ const operations = {
         const response = await stub.invokeChaincode(name, called, channel);
         return { status: response.status, message: response.message, payload: response.payload.toString('hex') };
     },
+    peer: async (stub) => stub.getMspID(),
     batch: async (stub, [steps], script) => script.run(steps),
     facts: async (stub) => {
         const { signatureHeader } = stub.getSignedProposal().proposal.header;

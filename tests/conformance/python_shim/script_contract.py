@@ -199,6 +199,9 @@ class _Script:
         async with self._stub.write_batch():
             return await self.run(steps)
 
+    async def do_peer(self) -> object:
+        return self._stub.peer_msp_id
+
     async def do_facts(self) -> object:
         stub = self._stub
         return {
