@@ -15,9 +15,6 @@ from typing import Any, Final
 import pytest
 
 from network.credentials.credential_folder import msp_certificate, msp_key
-from network.protocol.collection import CollectionConfig
-from network.protocol.lifecycle import signature_policy
-from network.protocol.policy_expression import encode_policy_expression
 from tests.support.judge_programs import NODE_GATEWAY, node_command
 from tests.support.judged_network import (
     BILLING,
@@ -27,6 +24,7 @@ from tests.support.judged_network import (
     SERVICE,
     Definition,
     JudgedNetwork,
+    collection,
     judged_network,
     python_program,
 )
@@ -49,9 +47,7 @@ REPLACED: Final = (
 def definitions() -> list[Definition]:
     own = {msp_id: python_program(*CONTRACT, f"python-{msp_id}") for msp_id in ORGANIZATIONS}
     shared = python_program(*CONTRACT)
-    members = encode_policy_expression("OR('ServiceMSP.member', 'BillingMSP.member')")
-    endorsers = signature_policy(encode_policy_expression("AND('ServiceMSP.peer', 'BillingMSP.peer')"))
-    pair = CollectionConfig("pair", members, 0, 1, 0, True, True, endorsers)
+    pair = collection("pair", (SERVICE, BILLING))
     return [
         Definition("session", own, BOTH_SIDES, [pair]),
         Definition("dead", dict.fromkeys(ORGANIZATIONS), BOTH_SIDES),

@@ -65,8 +65,8 @@ def python_program(folder: Path, contract: str, name: str = "python") -> Program
 class Definition:
     """A chaincode to put on the channel.
 
-    `served`: by MSP id what serves the organisation's peer, None for a package at whose address nobody listens, no entry
-    for an approval without a package. Organisations with the same program share a process. `endorsement` is an
+    `served`: by MSP id what serves the organisation's peer, None for a package at whose address nobody listens, no
+    entry for an approval without a package. Organisations with the same program share a process. `endorsement` is an
     expression.
     """
 
@@ -74,6 +74,13 @@ class Definition:
     served: Mapping[str, Program | None]
     endorsement: str
     collections: Sequence[CollectionConfig] = ()
+
+
+def collection(name: str, members: Sequence[str]) -> CollectionConfig:
+    """Define a collection whose members alone endorse what is written to it, all of them."""
+    policy = encode_policy_expression(f"OR({', '.join(repr(f'{member}.member') for member in members)})")
+    endorsers = encode_policy_expression(f"AND({', '.join(repr(f'{member}.peer') for member in members)})")
+    return CollectionConfig(name, policy, 0, 1, 0, True, True, signature_policy(endorsers))
 
 
 @dataclass(frozen=True)

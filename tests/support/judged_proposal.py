@@ -5,7 +5,7 @@ import secrets
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AsyncExitStack
-from typing import NamedTuple
+from typing import NamedTuple, Self
 
 from fabric_protos.peer import peer_pb2_grpc, proposal_pb2, proposal_response_pb2
 
@@ -26,7 +26,7 @@ from network.protocol.proposal import (
 from network.protocol.transaction import Endorsement
 from tests.support.judged_network import CHANNEL, ORGANIZATIONS, JudgedNetwork
 
-Operation = list[object]
+Operation = Sequence[object]
 
 
 class Endorsed(NamedTuple):
@@ -54,7 +54,8 @@ class Trial:
         self._stack = AsyncExitStack()
         self._peers: dict[str, Endorser] = {}
 
-    async def __aenter__(self) -> "Trial":
+    async def __aenter__(self) -> Self:
+        """Connect."""
         for msp_id in ORGANIZATIONS:
             channel = await self._stack.enter_async_context(NodeChannel(self._network.endpoint(msp_id)))
             self._peers[msp_id] = Endorser(self._identity, channel)
@@ -63,6 +64,7 @@ class Trial:
         return self
 
     async def __aexit__(self, *_: object) -> None:
+        """Close the connections."""
         await self._stack.aclose()
 
     def proposal(

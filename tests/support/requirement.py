@@ -11,7 +11,7 @@ from typing import NoReturn
 
 import pytest
 
-KNOWN = frozenset({"fabric", "fabric-lts", "go", "node", "postgres"})
+KNOWN = frozenset({"fabric", "fabric-lts", "go", "hfc", "node", "postgres"})
 """The names that `KVR_REQUIRE` may hold; any other is refused, since a misspelt one would require nothing."""
 
 
