@@ -366,7 +366,7 @@ CALLS: Final = [
     # Node's shim writes the names of the certificate as OpenSSL does.
     Step("the client", [["client", "role"], ["client", "none"]], peers=PAIR),
 ]
-REFUSALS: Final = [
+REFUSALS: Final[list[Operation]] = [
     ["pget", "nowhere", "k"],
     ["pput", "nowhere", "k", "1"],
     ["phash", "nowhere", "k"],
