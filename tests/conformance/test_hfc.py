@@ -78,9 +78,9 @@ class Session:
             self.agent.user, CHANNEL, [SERVICE], list(arguments), CHAINCODE, fcn=function
         )
 
-    def hub(self, peer: str = SERVICE) -> Any:
-        """Give a hub of events at a peer."""
-        return self.client.get_channel(CHANNEL).newChannelEventHub(self.client.get_peer(peer), self.agent.user)
+    def hub(self) -> Any:
+        """Give a hub of events."""
+        return self.client.get_channel(CHANNEL).newChannelEventHub(self.client.get_peer(SERVICE), self.agent.user)
 
 
 # --- its own calls
@@ -172,7 +172,7 @@ async def blocks_from_the_first(session: Session) -> object:
 @step
 async def filtered_blocks_from_the_first(session: Session) -> object:
     blocks: list[Any] = []
-    hub = session.hub(BILLING)
+    hub = session.hub()
     hub.registerBlockEvent(start=0, stop=8, unregister=False, onEvent=blocks.append)
     await asyncio.wait_for(ended(hub.connect(filtered=True)), WAIT_SECONDS)
     return [
@@ -203,7 +203,7 @@ async def chaincode_events_from_the_first_block(session: Session) -> object:
 
 @step
 async def evaluate(session: Session) -> object:
-    found = await session.agent.evaluate(CHAINCODE, "run", '[["get","a"]]', peer=BILLING)
+    found = await session.agent.evaluate(CHAINCODE, "run", '[["get","a"]]', peer=CUSTOMER)
     refused = await session.auditor.evaluate(CHAINCODE, "run", '[["get","a"]]', peer=SERVICE)
     return [found.decode(), refused.decode()]
 
@@ -219,7 +219,7 @@ async def submit(session: Session) -> object:
 async def submit_with_transient_data(session: Session) -> object:
     operations = '[["pput_transient","pair","q","secret"]]'
     done = await session.agent.submit_transaction(
-        CHAINCODE, "run", operations, peers=[SERVICE, BILLING], transient={"secret": b"salted"}
+        CHAINCODE, "run", operations, peers=[BILLING, SERVICE], transient={"secret": b"salted"}
     )
     return [
         done.status.code,
