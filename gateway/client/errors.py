@@ -158,7 +158,7 @@ class CommitStatusError(CallError):
     code = "commit_status"
     step = "commit status"
     retryable = True
-    outcome = "unknown"
+    outcome: Outcome = "unknown"
 
 
 class EndorserError(CallError):

@@ -15,7 +15,7 @@ import os
 import secrets
 import sys
 import warnings
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from functools import cache
@@ -23,7 +23,7 @@ from hashlib import sha256
 from importlib.abc import Loader, MetaPathFinder
 from importlib.machinery import ModuleSpec
 from types import ModuleType, SimpleNamespace
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import grpc
 from fabric_protos.common import common_pb2
@@ -36,6 +36,7 @@ from gateway.client.errors import (
     EndorseError,
     EvaluateError,
     InvalidRequestError,
+    Outcome,
     PeerDetail,
     SubmitError,
     TransportMissingError,
@@ -46,6 +47,7 @@ from network.protocol.identity import decode_serialized_identity
 
 _FIRST_REFUSED: Final = 400
 _SERVER_ERROR: Final = 500
+T = TypeVar("T")
 INSTALL: Final = "pip install --no-deps --require-hashes -r requirements/hfc.txt"
 
 
@@ -94,13 +96,9 @@ class HfcTransport:
         proposal = self._propose(chaincode, function, arguments, transient, peers)
         answers = await self._answers(proposal)
         _check_endorsements(proposal, answers)
-        verdict = asyncio.create_task(self._verdict(proposal.tx_id, peers[0]))
-        try:
+        async with self._watching(proposal.tx_id, peers[0]) as verdict:
             await self._broadcast(proposal, answers)
-            status = await verdict
-        finally:
-            verdict.cancel()
-            await asyncio.wait([verdict])
+            status = await verdict()
         if not status.is_valid:
             raise CommitError(status.tx_id, status.code, status.block_number)
         return Committed(bytes(answers[0].response.payload), status, (proposal.tx_id,))
@@ -165,27 +163,43 @@ class HfcTransport:
             words = f"received unsuccessful response from orderer: status={name}, info={answer.info}"
             raise SubmitError("ABORTED", words, (), tx_id)
 
-    async def _verdict(self, tx_id: str, peer: str) -> Status:
-        """Read a peer's filtered blocks from the newest on, until one has the transaction; raises CommitStatusError."""
-        found: list[Status] = []
+    @asynccontextmanager
+    async def _watching(self, tx_id: str, peer: str) -> AsyncIterator[Callable[[], Awaitable[Status]]]:
+        """Read a peer's filtered blocks, from before anything is ordered; gives what waits for the verdict.
 
-        def seen(_: str, code: str, block_number: int) -> None:
-            found.append(Status(tx_id, code, int(block_number)))
-
+        Both raise CommitStatusError when the blocks do not come; on entry nothing was ordered, and it says so.
+        """
         # Not by its channel's own call, which would keep every hub for ever.
         hub = import_hfc().events.ChannelEventHub(self.client.get_peer(peer), self.channel_name, self.user)
-        hub.registerTxEvent(tx_id, unregister=True, disconnect=True, onEvent=seen)
+        loop = asyncio.get_running_loop()
+        begun: asyncio.Future[bool] = loop.create_future()
+        verdict: asyncio.Future[Status] = loop.create_future()
+        hub.registerBlockEvent(unregister=True, onEvent=lambda _: begun.set_result(True))
+        hub.registerTxEvent(
+            tx_id, unregister=True, onEvent=lambda _, code, number: verdict.set_result(Status(tx_id, code, int(number)))
+        )
         reading = asyncio.ensure_future(hub.connect())
+
+        async def come(future: asyncio.Future[T], outcome: Outcome) -> T:
+            await asyncio.wait([reading, future], timeout=self.timeouts.commit, return_when=asyncio.FIRST_COMPLETED)
+            if future.done():
+                return future.result()
+            code, words = "DEADLINE_EXCEEDED", "the peer's blocks did not have it in time"
+            if reading.done():
+                code, words = "UNAVAILABLE", "the peer ended the stream of blocks"
+                failure = None if reading.cancelled() else reading.exception()
+                if isinstance(failure, grpc.aio.AioRpcError):
+                    code, words = failure.code().name, failure.details() or ""
+            error = CommitStatusError(code, words, (), tx_id)
+            error.outcome = outcome
+            raise error
+
         try:
-            await asyncio.wait([reading], timeout=self.timeouts.commit)
+            await come(begun, "not_applied")  # the newest block, which is sent at once
+            yield lambda: come(verdict, "unknown")
         finally:
             reading.cancel()
-        if found:
-            return found[0]
-        outcome: object = (await asyncio.gather(reading, return_exceptions=True))[0]
-        if isinstance(outcome, grpc.aio.AioRpcError):
-            raise CommitStatusError(outcome.code().name, outcome.details() or "", (), tx_id) from outcome
-        raise CommitStatusError("DEADLINE_EXCEEDED", "the peer's blocks did not have it in time", (), tx_id)
+            await asyncio.wait([reading])
 
 
 @dataclass(frozen=True, slots=True)

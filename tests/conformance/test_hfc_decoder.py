@@ -6,14 +6,12 @@ from typing import Any, Final
 import pytest
 from fabric_protos.common import common_pb2
 
-from gateway.client.errors import TransportMissingError
-from gateway.client.hfc_transport import import_hfc
 from network.protocol.block import Block
 from network.protocol.decode import decode_block
 from network.protocol.identity import decode_serialized_identity
 from network.protocol.read_write_set import KeyRead, RangeQuery, decode_read_write_set
 from network.protocol.transaction import Action, Transaction
-from tests.support import requirement
+from tests.support.older_client import hfc_modules
 from tests.support.recorded_chain import CHAINS, load_chain
 
 NO_EVENT: Final = ("", "", "", b"")
@@ -21,10 +19,7 @@ NO_EVENT: Final = ("", "", "", b"")
 
 @pytest.fixture(scope="module")
 def decoder() -> Any:
-    try:
-        return import_hfc().blocks
-    except TransportMissingError as error:
-        requirement.missing("hfc", str(error))
+    return hfc_modules().blocks
 
 
 @pytest.mark.parametrize("name", CHAINS)

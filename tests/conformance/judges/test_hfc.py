@@ -29,6 +29,7 @@ from tests.support.judged_network import (
     python_program,
 )
 from tests.support.live_network import START_SECONDS, NetworkName
+from tests.support.older_client import hfc_modules
 
 pytestmark = pytest.mark.timeout(START_SECONDS + 60)
 
@@ -311,6 +312,7 @@ def described(error: Exception) -> dict[str, object]:
 @cache
 def results(name: NetworkName) -> dict[str, object]:
     """Take all steps on a network of its own; gives what came of each, by its name."""
+    hfc_modules()
     pair = collection("pair", (SERVICE, BILLING))
     with TemporaryDirectory() as folder, judged_network(name, Path(folder)) as network:
         network.deploy(Definition(CHAINCODE, dict.fromkeys(ORGANIZATIONS, CONTRACT), BOTH_SIDES, [pair]))
