@@ -39,15 +39,17 @@ demo: setup-runtime ## a week of customer service on a live network, through its
 demo-recorded: setup-runtime ## a recorded week of a real network as tables; then forged, and refused
 	@$(BIN)/kvr demo recorded
 
+test: export KVR_REQUIRE ?= postgres,go,hfc,node
 test: setup-judges ## every test, as CI runs them
-	@KVR_REQUIRE=$${KVR_REQUIRE-postgres,go,hfc,node}; export KVR_REQUIRE; set -e; \
+	@set -e; \
 	echo "[1/2] packaging: our four names are ours"; \
 	$(PYTEST) -qq -o addopts=--import-mode=importlib --no-header --no-summary tests/unit/test_packaging.py -k resolve; \
 	echo "[2/2] every test on $(WORKERS) workers (a closing table gives each folder)"; \
 	$(PYTEST) -n $(WORKERS) tests
 
+test-native: export KVR_REQUIRE = postgres,fabric,fabric-lts,go,hfc,node
 test-native: setup-judges ## the tests of networks, on real nodes of Fabric 3.1 (Raft, BFT) and 2.5 as well; needs their programs
-	@KVR_REQUIRE=postgres,fabric,fabric-lts,go,hfc,node $(PYTEST) -n $(WORKERS) tests/fabric $(JUDGES)
+	@$(PYTEST) -n $(WORKERS) tests/fabric $(JUDGES)
 
 test-quick: setup ## about a minute: pure functions, behaviour, recorded chains, hostile input
 	@$(PYTEST) -n $(WORKERS) --ignore $(JUDGES) $(wildcard $(QUICK))

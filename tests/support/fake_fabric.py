@@ -220,9 +220,8 @@ async def running_fabric() -> AsyncIterator[tuple[FakeFabric, Member]]:
     gateway_pb2_grpc.add_GatewayServicer_to_server(_Gateway(fabric), server)
     peer_pb2_grpc.add_EndorserServicer_to_server(_Endorser(fabric), server)
     ab_pb2_grpc.add_AtomicBroadcastServicer_to_server(_Orderer(fabric), server)
-    handlers = {
-        name: _deliver_handler(fabric, name) for name in ("Deliver", "DeliverFiltered", "DeliverWithPrivateData")
-    }
+    methods = ("Deliver", "DeliverFiltered", "DeliverWithPrivateData")
+    handlers = {name: _deliver_handler(fabric, name) for name in methods}
     server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler("protos.Deliver", handlers),))
     credentials = grpc.ssl_server_credentials([(server_certificate.key, server_certificate.certificate)])
     port = server.add_secure_port("127.0.0.1:0", credentials)

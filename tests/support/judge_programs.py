@@ -93,10 +93,10 @@ def _made(part: Part) -> Path:
     return part.made
 
 
-def make(part: Part) -> None:
-    """Make a part, unless it is there; shows progress. Ends the process with what went wrong."""
+def make(part: Part) -> str:
+    """Make a part, unless it is there, and show progress; gives what went wrong, empty when it is there now."""
     if part.made.is_dir():
-        return
+        return ""
     part.made.parent.mkdir(parents=True, exist_ok=True)
     name = part.folder.name
     print(f"judges: making {name}, waiting for {part.waits_for}", flush=True)
@@ -120,23 +120,29 @@ def make(part: Part) -> None:
             process.wait()
         if process.returncode != 0:
             words = log.read_text("utf-8", "replace")[-4000:]
-            sys.exit(f"{words}\njudges: {name}: {' '.join(part.command)} ended with status {process.returncode}")
+            return f"{words}\n{' '.join(part.command)} ended with status {process.returncode}"
         try:
             work.rename(part.made)
         except OSError:  # another checkout was quicker
             if not part.made.is_dir():
                 raise
     print(f"judges: {name} is ready ({time.monotonic() - started:.0f} s)", flush=True)
+    return ""
 
 
-def main() -> None:
-    """Make every part that can be made here, and name the others."""
+def main() -> int:
+    """Make every part that can be made here, and name the others; gives 1 when one that is required fails.
+
+    Without KVR_REQUIRE all are. That Node or Go is not there at all is for the tests to say.
+    """
+    required = requirement.required() if "KVR_REQUIRE" in os.environ else requirement.KNOWN
+    failed = False
     for part in PARTS:
-        if reason := part.missing():
+        if reason := part.missing() or make(part):
             print(f"judges: {part.folder.name} is left out: {reason}", flush=True)
-        else:
-            make(part)
+            failed |= not part.missing() and part.needs[0] in required
+    return int(failed)
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

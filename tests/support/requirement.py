@@ -1,9 +1,9 @@
 """Prerequisites outside the packages that set-up installs: where one is missing its tests skip, unless it is required.
 
 `KVR_REQUIRE` names what must be there, separated by commas: `postgres`, `fabric` and `fabric-lts` (the node programs of
-Hyperledger Fabric 3.1 and 2.5), `node` and `go` (with what Fabric's own clients and shims need of their packages), `hfc`
-(Hyperledger's older Python client). `make test` sets all but Fabric's programs, `make test-native` these as well. A test
-that cannot run for want of a required prerequisite fails, so that a green run means what it says.
+Hyperledger Fabric 3.1 and 2.5), `node` and `go` (with what Fabric's own clients and shims need of their packages),
+`hfc` (Hyperledger's older Python client). `make test` sets all but Fabric's programs, `make test-native` these as well.
+A test that cannot run for want of a required prerequisite fails, so that a green run means what it says.
 """
 
 import os
