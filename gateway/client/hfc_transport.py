@@ -38,12 +38,16 @@ from gateway.client.errors import (
     InvalidRequestError,
     Outcome,
     PeerDetail,
+    PreparedTransactionError,
     SubmitError,
     TransportMissingError,
 )
 from gateway.client.identity import SigningIdentity
+from gateway.client.message import check_prepared
 from gateway.client.transaction import Status
+from network.protocol.errors import DecodeError, ProposalError
 from network.protocol.identity import decode_serialized_identity
+from network.protocol.proposal import decode_proposal, sign_proposal
 
 _FIRST_REFUSED: Final = 400
 _SERVER_ERROR: Final = 500
@@ -91,13 +95,15 @@ class HfcTransport:
         """Have peers endorse, hand it to an orderer, and wait for the verdict of the first peer.
 
         Whether these peers satisfy the policies is the verdict's affair. Raises EndorseError when one of them refuses
-        or they differ, SubmitError, CommitStatusError, CommitError (invalid), InvalidRequestError.
+        or they differ, PreparedTransactionError when what they endorse is not what was proposed (nothing is signed
+        then), SubmitError, CommitStatusError, CommitError (invalid), InvalidRequestError.
         """
         proposal = self._propose(chaincode, function, arguments, transient, peers)
         answers = await self._answers(proposal)
         _check_endorsements(proposal, answers)
+        payload = _prepare(proposal, answers)
         async with self._watching(proposal.tx_id, peers[0]) as verdict:
-            await self._broadcast(proposal, answers)
+            await self._broadcast(proposal, payload)
             status = await verdict()
         if not status.is_valid:
             raise CommitError(status.tx_id, status.code, status.block_number)
@@ -141,11 +147,10 @@ class HfcTransport:
                 raise answer
         return answers
 
-    async def _broadcast(self, proposal: "_Proposal", answers: list[Any]) -> None:
-        """Hand the transaction to one of the orderers; raises SubmitError."""
-        hfc = import_hfc()
-        request = hfc.utils.build_tx_req((answers, proposal.message, proposal.header))
-        stream = hfc.utils.send_transaction(self.client.orderers, request, proposal.context)
+    async def _broadcast(self, proposal: "_Proposal", payload: bytes) -> None:
+        """Sign the transaction and hand it to one of the orderers; raises SubmitError."""
+        envelope = import_hfc().utils.sign_tran_payload(proposal.context, payload)
+        stream = secrets.choice(list(self.client.orderers.values())).broadcast(envelope)
         tx_id = proposal.tx_id
         try:
             async with asyncio.timeout(self.timeouts.submit):
@@ -229,6 +234,18 @@ def _check_endorsements(proposal: _Proposal, answers: Sequence[Any]) -> None:
         )
 
 
+def _prepare(proposal: _Proposal, answers: Sequence[Any]) -> bytes:
+    """Give the payload of the transaction, after the checks of every client; raises PreparedTransactionError."""
+    hfc = import_hfc()
+    request = hfc.utils.build_tx_req((answers, proposal.message, proposal.header))
+    payload = bytes(hfc.messages.create_tx_payload([answer.endorsement for answer in answers], request))
+    try:
+        check_prepared(payload, decode_proposal(sign_proposal(proposal.message.SerializeToString(), b"")), ())
+    except (DecodeError, ProposalError) as error:
+        raise PreparedTransactionError(str(error), proposal.tx_id) from error
+    return payload
+
+
 def _refusal(answer: Any) -> tuple[str, str] | None:  # noqa: ANN401  # a message of hfc's, or what its call ended in
     """Give code and words of an answer that is no endorsement, as a Gateway service does."""
     if isinstance(answer, grpc.aio.AioRpcError):
@@ -309,6 +326,7 @@ def import_hfc() -> Any:  # noqa: ANN401  # modules without types
                 events=importlib.import_module("hfc.fabric.channel.channel_eventhub"),
                 blocks=importlib.import_module("hfc.fabric.block_decoder"),
                 context=importlib.import_module("hfc.fabric.transaction.tx_context"),
+                messages=importlib.import_module("hfc.protos.utils"),
                 orderer=importlib.import_module("hfc.fabric.orderer"),
                 peer=importlib.import_module("hfc.fabric.peer"),
                 request=importlib.import_module("hfc.fabric.transaction.tx_proposal_request"),

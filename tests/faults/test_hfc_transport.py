@@ -12,8 +12,9 @@ from typing import Any
 import grpc
 import pytest
 from fabric_protos.common import common_pb2
+from fabric_protos.gateway import gateway_pb2
 from fabric_protos.orderer import ab_pb2
-from fabric_protos.peer import events_pb2, proposal_pb2, proposal_response_pb2
+from fabric_protos.peer import events_pb2, proposal_response_pb2, transaction_pb2
 
 from gateway.client.errors import (
     CommitError,
@@ -21,6 +22,7 @@ from gateway.client.errors import (
     EndorseError,
     EvaluateError,
     InvalidRequestError,
+    PreparedTransactionError,
     SubmitError,
 )
 from gateway.client.hfc_transport import HfcTimeouts, HfcTransport, open_hfc_transport
@@ -42,7 +44,7 @@ async def opened(
     """Run two peers, the first of which is the orderer as well."""
     async with running_fabric() as (one, member), running_fabric() as (other, another):
         for fabric in (one, other):
-            fabric.answer("endorser", endorsed())
+            fabric.answer("endorser", endorsed(fabric))
             fabric.deliver = no_more_blocks
         nodes = {"one": member.endpoint, "other": another.endpoint}
         async with open_hfc_transport(
@@ -51,12 +53,21 @@ async def opened(
             yield (one, other), transport
 
 
-def endorsed(result: bytes = b"done") -> Callable[[Any], Any]:
-    def answer(_: Any) -> Any:
+def endorsed(
+    fabric: FakeFabric, result: bytes = b"done", change: Callable[[Any], None] = lambda _: None
+) -> Callable[[Any], Any]:
+    """Answer as an endorsing peer does, after a change of the action that is endorsed."""
+
+    def answer(signed: Any) -> Any:
+        prepared = fabric.prepared(gateway_pb2.EndorseRequest(proposed_transaction=signed), result)
+        payload = common_pb2.Payload.FromString(prepared.prepared_transaction.payload)
+        (action,) = transaction_pb2.Transaction.FromString(payload.data).actions
+        content = transaction_pb2.ChaincodeActionPayload.FromString(action.payload).action
+        change(content)
         response = proposal_response_pb2.Response(status=200, payload=result)
-        action = proposal_pb2.ChaincodeAction(response=response).SerializeToString()
-        payload = proposal_response_pb2.ProposalResponsePayload(extension=action).SerializeToString()
-        return proposal_response_pb2.ProposalResponse(response=response, payload=payload)
+        return proposal_response_pb2.ProposalResponse(
+            response=response, payload=content.proposal_response_payload, endorsement=content.endorsements[0]
+        )
 
     return answer
 
@@ -139,13 +150,34 @@ def test_what_peers_refuse_is_told_by_peer_and_never_ordered() -> None:
 def test_results_that_differ_are_never_ordered() -> None:
     async def test() -> None:
         async with opened() as ((one, other), transport):
-            other.scripts["endorser"] = [endorsed(b"something else")]
+            other.scripts["endorser"] = [endorsed(other, b"something else")]
             with pytest.raises(EndorseError) as caught:
                 await submitted(transport)
             assert [detail[::2] for detail in caught.value.details] == [
                 ("other", "ProposalResponsePayloads do not match")
             ]
             assert not one.requests("broadcast")
+
+    asyncio.run(test())
+
+
+def test_peers_get_no_signature_for_what_was_not_proposed() -> None:
+    def another_proposal(action: Any) -> None:
+        response = proposal_response_pb2.ProposalResponsePayload.FromString(action.proposal_response_payload)
+        response.proposal_hash = bytes(32)
+        action.proposal_response_payload = response.SerializeToString()
+
+    def another_signature(action: Any) -> None:
+        action.endorsements[0].signature = b"none"
+
+    async def test() -> None:
+        for change in (another_proposal, another_signature):
+            async with opened() as ((one, other), transport):
+                for fabric in (one, other):
+                    fabric.scripts["endorser"] = [endorsed(fabric, change=change)]
+                with pytest.raises(PreparedTransactionError):
+                    await submitted(transport)
+                assert not one.requests("broadcast")
 
     asyncio.run(test())
 
