@@ -3,6 +3,7 @@
 SHELL := /bin/sh
 BIN := .venv/bin
 QUICK := tests/unit tests/behaviour tests/conformance tests/security
+JUDGES := tests/conformance/judges
 WORKERS ?= 2
 # Compiled modules are kept, whatever the caller's environment says: every start without them costs three seconds.
 export PYTHONDONTWRITEBYTECODE :=
@@ -15,7 +16,7 @@ FIND_PYTHON = for candidate in $(PYTHON) python3 python3.11 python3.12 python3.1
 	done; \
 	if [ -z "$${python:-}" ]; then echo "Python 3.11 or later is needed (on Debian and Ubuntu: apt-get install python3 python3-venv)" >&2; exit 1; fi
 
-.PHONY: help setup setup-runtime setup-hfc demo demo-recorded test test-native test-quick check format lock lock-upgrade bench bench-sync bench-network clean
+.PHONY: help setup setup-runtime setup-hfc setup-judges demo demo-recorded test test-native test-quick check format lock lock-upgrade bench bench-sync bench-network clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -29,24 +30,29 @@ setup-runtime: # what users need, into .venv alone
 setup-hfc: setup ## also Hyperledger's older Python client, for peers without a Gateway service
 	@$(FIND_PYTHON); $$python requirements/install.py hfc
 
+setup-judges: setup-hfc ## also Fabric's own clients and shims, which the tests are judged by, into a cache of the user's
+	@$(BIN)/python -m tests.support.judge_programs
+
 demo: setup-runtime ## a week of customer service on a live network, through its REST service, as tables
 	@$(BIN)/kvr demo
 
 demo-recorded: setup-runtime ## a recorded week of a real network as tables; then forged, and refused
 	@$(BIN)/kvr demo recorded
 
-test: setup ## every test, as CI runs them
-	@KVR_REQUIRE=$${KVR_REQUIRE-postgres}; export KVR_REQUIRE; set -e; \
+test: export KVR_REQUIRE ?= postgres,hfc
+test: setup-judges ## every test, as CI runs them
+	@set -e; \
 	echo "[1/2] packaging: our four names are ours"; \
 	$(PYTEST) -qq -o addopts=--import-mode=importlib --no-header --no-summary tests/unit/test_packaging.py -k resolve; \
 	echo "[2/2] every test on $(WORKERS) workers (a closing table gives each folder)"; \
 	$(PYTEST) -n $(WORKERS) tests
 
-test-native: setup ## the tests of networks, on real nodes of Fabric 3.1 (Raft, BFT) and 2.5 as well; needs their programs
-	@KVR_REQUIRE=postgres,fabric,fabric-lts $(PYTEST) -n $(WORKERS) tests/fabric
+test-native: export KVR_REQUIRE = postgres,fabric,fabric-lts,go,hfc,node
+test-native: setup-judges ## the tests of networks, on real nodes of Fabric 3.1 (Raft, BFT) and 2.5 as well; needs their programs
+	@$(PYTEST) -n $(WORKERS) tests/fabric $(JUDGES)
 
 test-quick: setup ## about a minute: pure functions, behaviour, recorded chains, hostile input
-	@$(PYTEST) -n $(WORKERS) $(wildcard $(QUICK))
+	@$(PYTEST) -n $(WORKERS) --ignore $(JUDGES) $(wildcard $(QUICK))
 
 check: setup ## format, lint, strict types, import contracts, pinned files in step
 	@failed=""; \

@@ -13,6 +13,8 @@ _SEPARATOR = "\x00"
 _LAST = "\U0010ffff"
 FIRST_SIMPLE_KEY = "\x01"
 """Where an open range starts, so that it leaves composite keys out."""
+ALL_COMPOSITE_KEYS = (_SEPARATOR, _SEPARATOR + _LAST)
+"""Start (inclusive) and end (exclusive) of all composite keys."""
 
 
 class CompositeKey(NamedTuple):

@@ -62,19 +62,27 @@ class ResultIterator(Generic[Row]):
         return self
 
     async def __anext__(self) -> Row:
-        """Give the next row, fetching a batch where one has ended."""
+        """Give the next row; with the last one of a batch the next batch is fetched.
+
+        What was fetched counts as read, so when to fetch is part of the result: as Go's shim does, not when needed.
+        """
         while self._position >= len(self._response.results):
             if not self._open:
                 raise StopAsyncIteration
-            self._open = False  # whatever happens to the request, there is nothing left to close
-            request = chaincode_shim_pb2.QueryStateNext(id=self._response.id).SerializeToString()
-            content = await self._ask(Message.QUERY_STATE_NEXT, request)
-            self._response = chaincode_shim_pb2.QueryResponse.FromString(content)
-            self._position = 0
-            self._open = bool(self._response.has_more)
+            await self._fetch()  # a batch without rows
         content = self._response.results[self._position].resultBytes
         self._position += 1
+        if self._position == len(self._response.results) and self._open:
+            await self._fetch()
         return self._decode(content)
+
+    async def _fetch(self) -> None:
+        self._open = False  # whatever happens to the request, there is nothing left to close
+        request = chaincode_shim_pb2.QueryStateNext(id=self._response.id).SerializeToString()
+        content = await self._ask(Message.QUERY_STATE_NEXT, request)
+        self._response = chaincode_shim_pb2.QueryResponse.FromString(content)
+        self._position = 0
+        self._open = bool(self._response.has_more)
 
     async def aclose(self) -> None:
         """Close the iterator; a second time is nothing. What was not read stays unread."""

@@ -12,7 +12,7 @@ from typing import Any, Protocol
 from fabric_protos.peer import chaincode_pb2, chaincode_shim_pb2, proposal_response_pb2
 
 from chaincode.errors import InvalidKeyError, PeerRefusedError, ReadOnlyError, ShimError
-from chaincode.shim.composite_key import check_key, check_simple_range, composite_range
+from chaincode.shim.composite_key import ALL_COMPOSITE_KEYS, check_key, check_simple_range, composite_range
 from chaincode.shim.iterator import (
     Ask,
     KeyModification,
@@ -191,10 +191,11 @@ class Stub:
         self, object_type: str, attributes: Sequence[str], page_size: int, bookmark: str = ""
     ) -> StatePage:
         """Read one page of composite keys. After it the transaction may not write: the peer refuses."""
-        start, end = composite_range(object_type, attributes)
-        if bookmark and not start <= bookmark < end:  # else it would replace the start and show other keys
-            raise InvalidKeyError("the bookmark is none of this range")
-        return await self._page(start, end, page_size, bookmark)
+        return await self._page(*composite_range(object_type, attributes), page_size, bookmark)
+
+    async def get_all_composite_keys_page(self, page_size: int, bookmark: str = "") -> StatePage:
+        """Read one page of all composite keys. After it the transaction may not write: the peer refuses."""
+        return await self._page(*ALL_COMPOSITE_KEYS, page_size, bookmark)
 
     async def get_private_data_by_range(self, collection: str, start: str, end: str) -> ResultIterator[StateEntry]:
         """Read private simple keys. After it the transaction may not write: the peer refuses."""
@@ -205,6 +206,22 @@ class Stub:
     ) -> ResultIterator[StateEntry]:
         """Read private composite keys. After it the transaction may not write: the peer refuses."""
         return await self._range(_check_collection(collection), *composite_range(object_type, attributes))
+
+    async def get_query_result(self, query: str) -> ResultIterator[StateEntry]:
+        """Read what a query of a CouchDB peer finds, as JSON; other peers refuse.
+
+        A committing peer does not run it again: keys that another transaction added meanwhile are not noticed.
+        """
+        return await self._query("", query)
+
+    async def get_query_page(self, query: str, page_size: int, bookmark: str = "") -> StatePage:
+        """Read one page of what a query finds. After it the transaction may not write: the peer refuses."""
+        request = chaincode_shim_pb2.GetQueryResult(query=query, metadata=_page_metadata(page_size, bookmark))
+        return _read_page(await self._ask(Message.GET_QUERY_RESULT, request.SerializeToString()))
+
+    async def get_private_data_query_result(self, collection: str, query: str) -> ResultIterator[StateEntry]:
+        """Read what a query finds in a collection. After it the transaction may not write: the peer refuses."""
+        return await self._query(_check_collection(collection), query)
 
     async def get_history_for_key(self, key: str) -> ResultIterator[KeyModification]:
         """Read the past of a public key, newest first, valid transactions only."""
@@ -324,23 +341,37 @@ class Stub:
             request = chaincode_shim_pb2.DelState(key=record.key, collection=record.collection)
         await self._ask(kind, request.SerializeToString())
 
-    async def _range(self, collection: str, start: str, end: str, metadata: bytes = b"") -> ResultIterator[StateEntry]:
-        request = chaincode_shim_pb2.GetStateByRange(
-            startKey=start, endKey=end, collection=collection, metadata=metadata
-        )
+    async def _range(self, collection: str, start: str, end: str) -> ResultIterator[StateEntry]:
+        request = chaincode_shim_pb2.GetStateByRange(startKey=start, endKey=end, collection=collection)
         first = await self._ask(Message.GET_STATE_BY_RANGE, request.SerializeToString())
         return ResultIterator(self._ask, first, decode_state_entry)
 
     async def _page(self, start: str, end: str, page_size: int, bookmark: str) -> StatePage:
-        if not 1 <= page_size <= MAX_PAGE_SIZE:
-            raise InvalidKeyError(f"a page has 1 to {MAX_PAGE_SIZE} rows")
-        metadata = chaincode_shim_pb2.QueryMetadata(pageSize=page_size, bookmark=bookmark)
-        request = chaincode_shim_pb2.GetStateByRange(startKey=start, endKey=end, metadata=metadata.SerializeToString())
-        content = await self._ask(Message.GET_STATE_BY_RANGE, request.SerializeToString())
-        response = chaincode_shim_pb2.QueryResponse.FromString(content)
-        facts = chaincode_shim_pb2.QueryResponseMetadata.FromString(response.metadata)
-        entries = [decode_state_entry(row.resultBytes) for row in response.results]
-        return StatePage(entries, facts.bookmark, facts.fetched_records_count)
+        if bookmark and (
+            bookmark < start or (end and bookmark >= end)
+        ):  # it replaces the start: it would show other keys
+            raise InvalidKeyError("the bookmark is none of this range")
+        metadata = _page_metadata(page_size, bookmark)
+        request = chaincode_shim_pb2.GetStateByRange(startKey=start, endKey=end, metadata=metadata)
+        return _read_page(await self._ask(Message.GET_STATE_BY_RANGE, request.SerializeToString()))
+
+    async def _query(self, collection: str, query: str) -> ResultIterator[StateEntry]:
+        request = chaincode_shim_pb2.GetQueryResult(query=query, collection=collection)
+        first = await self._ask(Message.GET_QUERY_RESULT, request.SerializeToString())
+        return ResultIterator(self._ask, first, decode_state_entry)
+
+
+def _page_metadata(page_size: int, bookmark: str) -> bytes:
+    if not 1 <= page_size <= MAX_PAGE_SIZE:
+        raise InvalidKeyError(f"a page has 1 to {MAX_PAGE_SIZE} rows")
+    return bytes(chaincode_shim_pb2.QueryMetadata(pageSize=page_size, bookmark=bookmark).SerializeToString())
+
+
+def _read_page(content: bytes) -> StatePage:
+    response = chaincode_shim_pb2.QueryResponse.FromString(content)
+    facts = chaincode_shim_pb2.QueryResponseMetadata.FromString(response.metadata)
+    entries = [decode_state_entry(row.resultBytes) for row in response.results]
+    return StatePage(entries, facts.bookmark, facts.fetched_records_count)
 
 
 def _check_collection(collection: str) -> str:

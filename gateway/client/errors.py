@@ -5,6 +5,7 @@ ClientError
 +- ProfileError                a connection profile cannot be used
 +- InvalidRequestError         refused here, before anything was sent
 |  +- TransactionTooLargeError no orderer would take it
++- TransportMissingError       a library that is not in the extras is needed
 +- DialError                   no TLS connection to the address
 +- PreparedTransactionError    the gateway gave something else to sign than was asked for; nothing was signed
 +- CallError                   a step failed: transaction id, gRPC code, what each peer said
@@ -73,6 +74,12 @@ class TransactionTooLargeError(InvalidRequestError):
     """The transaction is larger than orderers accept."""
 
     code = "transaction_too_large"
+
+
+class TransportMissingError(ClientError):
+    """The transport needs a library that is not installed; the text says how to install it."""
+
+    code = "transport_missing"
 
 
 class DialError(ClientError):
@@ -157,7 +164,7 @@ class CommitStatusError(CallError):
     code = "commit_status"
     step = "commit status"
     retryable = True
-    outcome = "unknown"
+    outcome: Outcome = "unknown"
 
 
 class EndorserError(CallError):

@@ -385,10 +385,11 @@ def test_nobody_listening_is_an_immediate_error_that_names_package_and_address()
             with pytest.raises(ChaincodeError) as raised:
                 await executed(launcher, server)
         await launcher.close()
-        assert str(raised.value).startswith(
+        assert str(raised.value) == (
             f"could not launch chaincode {PACKAGE_ID}: connection to {PACKAGE_ID} failed: error cannot create "
             f"connection for {PACKAGE_ID}: error creating grpc connection to {server.address}: failed to create new "
-            "connection: "
+            f'connection: connection error: desc = "transport: error while dialing: dial tcp {server.address}: '
+            'connect: connection refused"'
         )
 
     run(test)

@@ -337,6 +337,27 @@ class ChaincodePeer:
             response.results.add(resultBytes=row)
         return bytes(response.SerializeToString())
 
+    def _get_query_result(self, message: Any, simulation: Simulation) -> bytes:
+        """Find values that begin as the query does: nobody asks for more here."""
+        request = chaincode_shim_pb2.GetQueryResult.FromString(message.payload)
+        rows = [
+            kv_query_result_pb2.KV(namespace="service", key=key, value=value).SerializeToString()
+            for (collection, key), value in sorted(self.state.items())
+            if collection == request.collection and value.startswith(request.query.encode())
+        ]
+        page = chaincode_shim_pb2.QueryMetadata.FromString(request.metadata)
+        if not request.metadata:
+            return self._rows(rows, simulation)
+        first = int(page.bookmark or "0")
+        found = rows[first : first + page.pageSize]
+        facts = chaincode_shim_pb2.QueryResponseMetadata(
+            fetched_records_count=len(found), bookmark=str(first + len(found))
+        )
+        response = chaincode_shim_pb2.QueryResponse(metadata=facts.SerializeToString())
+        for row in found:
+            response.results.add(resultBytes=row)
+        return bytes(response.SerializeToString())
+
     def _get_history_for_key(self, message: Any, simulation: Simulation) -> bytes:
         key = chaincode_shim_pb2.GetHistoryForKey.FromString(message.payload).key
         rows = []

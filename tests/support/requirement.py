@@ -1,8 +1,10 @@
 """Prerequisites outside the packages that set-up installs: where one is missing its tests skip, unless it is required.
 
-`KVR_REQUIRE` names what must be there, separated by commas: `postgres` (`make test` sets it), `fabric` and `fabric-lts`
-(the node programs of Hyperledger Fabric 3.1 and 2.5; `make test-native` sets both). A test that cannot run for want of
-a required prerequisite fails, so that a green run means what it says.
+`KVR_REQUIRE` names what must be there, separated by commas: `postgres`, `fabric` and `fabric-lts` (the node programs of
+Hyperledger Fabric 3.1 and 2.5), `node` and `go` (with what Fabric's own clients and shims need of their packages),
+`hfc` (Hyperledger's older Python client). `make test` requires what its set-up installs (`postgres,hfc`), CI also `go`
+and `node`, `make test-native` all of them. A test that cannot run for want of a required prerequisite fails, so that a
+green run means what it says.
 """
 
 import os
@@ -10,7 +12,7 @@ from typing import NoReturn
 
 import pytest
 
-KNOWN = frozenset({"postgres", "fabric", "fabric-lts"})
+KNOWN = frozenset({"fabric", "fabric-lts", "go", "hfc", "node", "postgres"})
 """The names that `KVR_REQUIRE` may hold; any other is refused, since a misspelt one would require nothing."""
 
 

@@ -5,6 +5,7 @@ from xdist.scheduler import LoadScopeScheduling
 from tests.support.live_network import NetworkName
 
 FOLDER = "tests/fabric/"
+JUDGES = "tests/conformance/judges/"
 
 
 def network_of(nodeid: str) -> NetworkName | None:
@@ -17,8 +18,10 @@ def network_of(nodeid: str) -> NetworkName | None:
 
 
 class ByNetwork(LoadScopeScheduling):  # type: ignore[misc]  # its module has no types
-    """The scopes of the base class: a network's tests, or one test. Large scopes are dealt out first."""
+    """The scopes of the base class: a network's tests, those of one judge, or one test. Large scopes go first."""
 
     def _split_scope(self, nodeid: str) -> str:
+        if JUDGES in nodeid:  # a module takes its steps on networks of its own, once
+            return nodeid.partition("::")[0]
         network = network_of(nodeid)
         return nodeid if network is None else network.value

@@ -12,6 +12,7 @@ from network.embedded.services.endorsement_planner import (
     EndorsementPlan,
     PlanError,
     combinations_of,
+    is_plannable,
 )
 from network.protocol.identity import decode_serialized_identity
 from network.protocol.msp import ChannelMsps, MspDefinition, MspVersion
@@ -88,6 +89,16 @@ def test_an_implicit_policy_counts_organisations() -> None:
     rule = ImplicitMetaPolicy(3, tuple([policy(signed_by(0), org) for org in ORGS]))
 
     assert named(ALL, rule) == {frozenset((org, 1) for org in three) for three in itertools.combinations(ORGS, 3)}
+
+
+def test_no_plan_is_made_for_a_policy_that_an_organisation_lacks() -> None:
+    # A real peer does not turn such a policy into signatures, though it can be satisfied. (Executed on Fabric 3.1.5.)
+    whole = ImplicitMetaPolicy(1, (PUBLIC, policy(signed_by(0), "ServiceMSP")))
+
+    assert is_plannable(PUBLIC)
+    assert is_plannable(whole)
+    assert not is_plannable(ImplicitMetaPolicy(1, (PUBLIC, None)))
+    assert not is_plannable(ImplicitMetaPolicy(1, (whole, ImplicitMetaPolicy(1, (None,)))))
 
 
 def test_clients_endorse_nothing() -> None:

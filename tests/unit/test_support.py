@@ -27,7 +27,7 @@ def test_a_missing_prerequisite_fails_where_it_is_required(monkeypatch: pytest.M
 def test_requiring_what_nobody_knows_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("KVR_REQUIRE", "postgres,postgers")
 
-    with pytest.raises(pytest.UsageError, match="postgers; known are: fabric, fabric-lts, postgres"):
+    with pytest.raises(pytest.UsageError, match="postgers; known are: fabric, fabric-lts, go, hfc, node, postgres"):
         requirement.required()
 
 

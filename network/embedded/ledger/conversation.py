@@ -200,6 +200,11 @@ class LedgerConversation:
         request = parse(chaincode_shim_pb2.GetQueryResult, payload, "GetQueryResult")
         metadata = parse(chaincode_shim_pb2.QueryMetadata, request.metadata, "QueryMetadata")
         is_paged = not request.collection and (metadata.pageSize or metadata.bookmark)
+        if request.collection:
+            self._check_not_init()
+            self._simulation.begin_private_query(self._chaincode, request.collection)
+        elif is_paged:
+            self._simulation.begin_page()
         raise RequestRefusedError(f"ExecuteQuery{'WithMetadata' if is_paged else ''} not supported for leveldb")
 
     def _get_history(self, payload: bytes) -> bytes:

@@ -127,14 +127,18 @@ class Simulation:
         self._touched.add(namespace)
         return cursor
 
-    def open_page(self, namespace: str, start_key: str, end_key: str, page_size: int) -> RangeCursor:
-        """Read one page of a range; the transaction may not write then."""
+    def begin_page(self) -> None:
+        """Note that pages are read; raises SimulationError when the transaction has written."""
         if self._has_written:
             raise SimulationError(
                 f"txid [{self.tx_id}]: unsuppored transaction. Paginated queries are supported only in a read-only "
                 "transaction"
             )
         self._has_paged = True
+
+    def open_page(self, namespace: str, start_key: str, end_key: str, page_size: int) -> RangeCursor:
+        """Read one page of a range; the transaction may not write then."""
+        self.begin_page()
         limit = min(page_size, TOTAL_QUERY_LIMIT) if page_size > 0 else TOTAL_QUERY_LIMIT
         cursor = RangeCursor(self._store.rows(namespace, start_key, end_key), start_key, end_key, limit)
         self._ranges.append((namespace, cursor))
@@ -214,8 +218,8 @@ class Simulation:
         self._begin_private_write(namespace, collection, key)
         self._builder.private_write_metadata(namespace, collection, key, {name: value})
 
-    def open_private_range(self, namespace: str, collection: str, start_key: str, end_key: str) -> RangeCursor:
-        """Read private keys that this peer holds; nothing of it is recorded, and the transaction may not write."""
+    def begin_private_query(self, namespace: str, collection: str) -> None:
+        """Note that private data is queried; raises SimulationError when it may not be."""
         self._check_access(namespace, collection, "read")
         if self._has_written:
             raise SimulationError(
@@ -223,6 +227,10 @@ class Simulation:
                 "transaction"
             )
         self._has_queried_private = True
+
+    def open_private_range(self, namespace: str, collection: str, start_key: str, end_key: str) -> RangeCursor:
+        """Read private keys that this peer holds; nothing of it is recorded, and the transaction may not write."""
+        self.begin_private_query(namespace, collection)
         rows = self._store.private_rows(namespace, collection, start_key, end_key)
         return RangeCursor(rows, start_key, end_key)
 

@@ -236,7 +236,11 @@ async def _dial(package_id: str, connection: ChaincodeConnection, call: _Call) -
     except TimeoutError as error:
         raise _not_dialled(package_id, connection, "context deadline exceeded") from error
     except grpc.aio.AioRpcError as error:
-        raise _not_dialled(package_id, connection, error.details() or error.code().name) from error
+        why = error.details() or error.code().name
+        if "Connection refused" in why:  # in the words of Go's library, as every client of Fabric knows them
+            refused = f"dial tcp {connection.address}: connect: connection refused"
+            why = f'connection error: desc = "transport: error while dialing: {refused}"'
+        raise _not_dialled(package_id, connection, why) from error
 
 
 def _not_dialled(package_id: str, connection: ChaincodeConnection, why: str) -> ChaincodeError:

@@ -69,6 +69,13 @@ def _combinations(candidates: tuple[Candidate, ...], policies: tuple[Policy, ...
     return Combinations(groups, layouts)
 
 
+def is_plannable(policy: Policy) -> bool:
+    """Tell whether real peers can plan for a policy: not when a child group lacks it (`common/policies/convert.go`)."""
+    if isinstance(policy, ImplicitMetaPolicy):
+        return all(child is not None and is_plannable(child) for child in policy.children)
+    return True
+
+
 def _grouped(
     candidates: Sequence[Candidate], policies: Sequence[Policy], msps: ChannelMsps
 ) -> tuple[tuple[Candidate, ...], ...]:

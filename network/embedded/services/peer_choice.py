@@ -21,6 +21,7 @@ from network.embedded.services.endorsement_planner import (
     EndorsementPlan,
     PlanError,
     combinations_of,
+    is_plannable,
 )
 from network.embedded.services.gateway_request import Proposed
 from network.embedded.services.rpc import RpcError
@@ -184,7 +185,8 @@ def _policies(channel: PeerChannel, call: ChaincodeCall) -> list[Policy]:
     definition = channel.definition(call.chaincode)
     contents = [signature_policy(policy) for policy in call.key_policies]
     own = rules.chaincode_policy(call.chaincode, definition)
-    if own is None:
+    planned = None if own is None else rules.policy(own)
+    if own is None or (planned is not None and not is_plannable(planned)):
         raise PlanError(_no_metadata(call.chaincode, channel.channel_id))
     if call.collections:
         try:
