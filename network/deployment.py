@@ -1,6 +1,7 @@
 """Putting the chaincodes of a topology on its channels, through the services of its nodes: the same on every network.
 
-Ready means: the definition is committed, every peer of a member runs it, and a transaction of it was VALID.
+Ready means: the definition is committed, the gateway of every member collects the endorsements that the policy wants
+(real peers have to hear of each other first), and a transaction was VALID.
 """
 
 import asyncio
@@ -70,6 +71,7 @@ async def _deploy(
         await _trying(f"{place}: commit", lambda: commit(members[0].admin, chaincode.name, definition))
     progress(f"{place}: first transaction")
     await asyncio.gather(*[_is_known(place, member, chaincode) for member in members])
+    await asyncio.gather(*[_is_endorsed(place, network, member, chaincode) for member in members[1:]])
     contract = _client(network, members[0]).contract(chaincode.name)
     await _trying(f"{place}: first transaction", lambda: contract.submit_transaction(METADATA_FUNCTION))
 
@@ -95,6 +97,13 @@ async def _is_known(place: str, member: _Member, chaincode: Chaincode) -> None:
             raise _NotYetError(f"{member.organization.msp_id} has not committed the definition yet")
 
     await _trying(f"{place}: query", known)
+
+
+async def _is_endorsed(place: str, network: CreatedNetwork, member: _Member, chaincode: Chaincode) -> None:
+    """Wait until the member's gateway finds the peers whose endorsements suffice."""
+    contract = _client(network, member).contract(chaincode.name)
+    step = f"{place}: endorsements through {member.organization.msp_id}"
+    await _trying(step, lambda: contract.endorse(METADATA_FUNCTION))
 
 
 async def _each_member_is_there(channel: Channel, members: Sequence[_Member]) -> None:

@@ -28,9 +28,10 @@ HOUSEHOLD = json.dumps({"kind": "household", "region": "北区"})
 
 
 async def register(network: LiveNetwork, contract: Contract) -> str:
-    """Register a customer and give its id."""
+    """Register a customer that every peer knows then, and give its id."""
     customer = network.fresh("C")
-    await contract.submit_transaction("register_customer", network.fresh("key"), customer, HOUSEHOLD)
+    done = await contract.submit_transaction("register_customer", network.fresh("key"), customer, HOUSEHOLD)
+    await network.wait_for_block(done.status.block_number)
     return customer
 
 
