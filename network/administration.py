@@ -23,7 +23,8 @@ from gateway.client.profile import read_profile
 from network.errors import DefinitionFileError
 from network.lifecycle import LIFECYCLE
 from network.protocol.collection import CollectionConfig, encode_collections
-from network.protocol.configuration import ChannelConfiguration, ConfigGroup, ConfigPolicy, decode_config_envelope
+from network.protocol.config_group import ConfigGroup, ConfigPolicy
+from network.protocol.configuration import ChannelConfiguration, decode_config_envelope
 from network.protocol.errors import ConfigurationError, DecodeError
 from network.protocol.lifecycle import ChaincodeDefinition, policy_reference, signature_policy, with_defaults
 from network.protocol.msp import TYPE_FABRIC
