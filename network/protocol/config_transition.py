@@ -13,7 +13,6 @@ from typing import Final, NamedTuple
 
 from fabric_protos.common import configuration_pb2
 from fabric_protos.msp import msp_config_pb2
-from fabric_protos.orderer import configuration_pb2 as orderer_pb2
 from fabric_protos.orderer.etcdraft import configuration_pb2 as raft_pb2
 from fabric_protos.orderer.smartbft import configuration_pb2 as smartbft_pb2
 
@@ -69,28 +68,14 @@ def _check_msp_ids(kind: str, before: Mapping[str, Organization], after: Mapping
 # --- orderers
 
 
-def consensus_state(configuration: ChannelConfiguration) -> int:
-    """Give the state of the consensus: STATE_NORMAL or STATE_MAINTENANCE."""
-    return int(_consensus(configuration).state)
-
-
-def _consensus(configuration: ChannelConfiguration) -> orderer_pb2.ConsensusType:
-    value = configuration.root.groups["Orderer"].values.get("ConsensusType")
-    return parse(orderer_pb2.ConsensusType, b"" if value is None else value.value, "ConsensusType")
-
-
 def check_orderable(
-    before: ChannelConfiguration,
-    after: ChannelConfiguration,
-    write_set: ConfigGroup,
-    *,
-    running: Collection[int] | None,
-    now: float,
+    before: ChannelConfiguration, after: ChannelConfiguration, *, running: Collection[int] | None, now: float
 ) -> None:
-    """Raise ConfigUpdateError unless orderers under `before` take `after`, which an update with this write set makes.
+    """Raise ConfigUpdateError unless orderers under `before` can work under `after`.
 
     `running`: positions of the Raft consenters of `before` that run, None: all of them. `now`: seconds since 1970; a
-    consenter's new certificate must not have expired. What `check_successor` says is not said again.
+    consenter's new certificate must not have expired. What `check_successor` says is not said again; BFT has rules of
+    its own (`check_bft`).
     """
     unsupported = sorted(after.orderer_capabilities - _ORDERER_CAPABILITIES)
     if unsupported:
@@ -99,7 +84,6 @@ def check_orderable(
         )
     if after.consensus_type == RAFT:
         _check_raft(before, after, running, now)
-    _check_maintenance(before, after, write_set)
 
 
 def check_bft(configuration: ChannelConfiguration) -> None:
@@ -337,42 +321,38 @@ def _loses_quorum(change: _MembershipChange, count: int, running: set[int]) -> b
 # --- maintenance (migration from Raft to BFT)
 
 
-def _check_maintenance(before: ChannelConfiguration, after: ChannelConfiguration, write_set: ConfigGroup) -> None:
-    old, new = _consensus(before), _consensus(after)
+def check_maintenance(before: ChannelConfiguration, after: ChannelConfiguration, write_set: ConfigGroup) -> None:
+    """Raise ConfigUpdateError unless an update with this write set changes state and type of consensus as it may.
+
+    The type changes from Raft to BFT, in maintenance, with the same consenters; the state, together with nothing else.
+    """
+    is_same = before.consensus_type == after.consensus_type
     if not before.orderer_capabilities & _CAPABILITIES_WITH_MIGRATION:
-        if new.state != STATE_NORMAL:
-            raise _maintenance_error("attempted to change ConsensusType.State, but capability is disabled")
-        if old.type != new.type:
-            raise _maintenance_error("attempted to change ConsensusType.Type, but capability is disabled")
+        if after.consensus_state != STATE_NORMAL:
+            raise ConfigUpdateError("attempted to change ConsensusType.State, but capability is disabled")
+        if not is_same:
+            raise ConfigUpdateError("attempted to change ConsensusType.Type, but capability is disabled")
         return
-    if old.state != new.state:
+    if before.consensus_state != after.consensus_state:
         _check_only_consensus(write_set)
-        if (old.type, old.metadata) != (new.type, new.metadata):
-            raise _maintenance_error("attempted to change ConsensusType, but ConsensusType.State is changing")
-    if old.type == new.type:
+        if not is_same or before.consensus_metadata != after.consensus_metadata:
+            raise ConfigUpdateError("attempted to change ConsensusType, but ConsensusType.State is changing")
+    if is_same:
         return
-    change = f"attempted to change consensus type from {old.type} to {new.type}"
-    if STATE_NORMAL in (old.state, new.state):
-        raise _maintenance_error(f"{change}, but ConsensusType.State is not in maintenance mode")
-    if new.type != BFT:
-        raise _maintenance_error(f"{change}, transition not supported")
+    change = f"attempted to change consensus type from {before.consensus_type} to {after.consensus_type}"
+    if STATE_NORMAL in (before.consensus_state, after.consensus_state):
+        raise ConfigUpdateError(f"{change}, but ConsensusType.State is not in maintenance mode")
+    if after.consensus_type != BFT:
+        raise ConfigUpdateError(f"{change}, transition not supported")
     _check_migrated_consenters(before, after)
 
 
-def _maintenance_error(text: str) -> ConfigUpdateError:
-    return ConfigUpdateError(
-        f"config update for existing channel did not pass maintenance checks: config transaction inspection failed: "
-        f"{text}"
-    )
-
-
 def _check_only_consensus(write_set: ConfigGroup) -> None:
-    """Entering and leaving maintenance mode comes with no other change."""
     orderer = write_set.groups.get("Orderer")
     if write_set.values or orderer is None or len(write_set.groups) > 1:
-        raise _maintenance_error("config update contains changes outside of the Orderer group")
+        raise ConfigUpdateError("config update contains changes outside of the Orderer group")
     if orderer.groups or set(orderer.values) != {"ConsensusType"}:
-        raise _maintenance_error("config update contains more than the ConsensusType value in the Orderer group")
+        raise ConfigUpdateError("config update contains more than the ConsensusType value in the Orderer group")
 
 
 def _check_migrated_consenters(before: ChannelConfiguration, after: ChannelConfiguration) -> None:
@@ -382,4 +362,4 @@ def _check_migrated_consenters(before: ChannelConfiguration, after: ChannelConfi
     old = [parts(consenter) for consenter in _raft_metadata(before).consenters]
     new = [parts(consenter) for consenter in _consenter_mapping(after)]
     if len(old) != len(new) or not set(old) <= set(new):
-        raise _maintenance_error("invalid BFT consenter mapping configuration: other consenters than before")
+        raise ConfigUpdateError("invalid BFT consenter mapping configuration: other consenters than before")

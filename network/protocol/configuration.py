@@ -96,6 +96,7 @@ class ChannelConfiguration:
     application_capabilities: frozenset[str]
     consensus_type: str
     consensus_metadata: bytes
+    consensus_state: int
     consenters: tuple[Consenter, ...]
     orderer_organizations: Mapping[str, Organization]
     application_organizations: Mapping[str, Organization]
@@ -210,6 +211,7 @@ def _view(sequence: int, channel_id: str | None, root: ConfigGroup) -> ChannelCo
         application_capabilities=application_capabilities,
         consensus_type=orderer["ConsensusType"].type,
         consensus_metadata=orderer["ConsensusType"].metadata,
+        consensus_state=orderer["ConsensusType"].state,
         consenters=tuple(
             [Consenter(entry.id, entry.msp_id, entry.identity) for entry in orderer["Orderers"].consenter_mapping]
         ),

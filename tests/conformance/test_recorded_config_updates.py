@@ -9,7 +9,7 @@ from fabric_protos.common import common_pb2, configtx_pb2
 
 from network.protocol.block_signature import ChannelTrust
 from network.protocol.config_group import encode_group
-from network.protocol.config_transition import BFT, check_bft, check_orderable
+from network.protocol.config_transition import BFT, check_bft, check_maintenance, check_orderable
 from network.protocol.config_update import (
     authorize_update,
     compute_update,
@@ -83,7 +83,8 @@ def test_orderers_would_take_every_one_of_them(update: RecordedUpdate) -> None:
     payload = common_pb2.Payload.FromString(created.payload)
     now = common_pb2.ChannelHeader.FromString(payload.header.channel_header).timestamp.seconds
 
-    check_orderable(update.before.configuration, after, recorded.write_set, running=None, now=now)
+    check_orderable(update.before.configuration, after, running=None, now=now)
+    check_maintenance(update.before.configuration, after, recorded.write_set)
     if after.consensus_type == BFT:
         check_bft(after)
 

@@ -23,6 +23,7 @@ from network.embedded.ledger.execution import Execution
 from network.embedded.ledger.expiry import has_expired
 from network.embedded.ledger.lifecycle_chaincode import LifecycleCall
 from network.embedded.ledger.lifecycle_chaincode import invoke as invoke_lifecycle
+from network.embedded.ledger.node_state import NodeState
 from network.embedded.ledger.package_store import PackageStore
 from network.embedded.ledger.peer_channel import PeerChannel
 from network.embedded.ledger.simulation import Simulation, SimulationError
@@ -102,6 +103,7 @@ class Peer:
         self.folder = folder
         self.packages = packages
         self.channels: dict[str, PeerChannel] = {}
+        self.state = NodeState()
         self._endorsable: dict[tuple[str, str], tuple[tuple[int, int], EndorsableChaincode]] = {}
         self._runner = runner
         self._distribute = distribute
@@ -136,6 +138,10 @@ class Peer:
 
     async def process_proposal(self, signed: proposal_pb2.SignedProposal) -> proposal_response_pb2.ProposalResponse:
         """Answer a proposal; raises EndorserError where a real peer's call fails instead."""
+        if self.state.is_paused:
+            await self.state.wait_until_running()
+        if not self.state.is_running:
+            raise EndorserError(f"connection error: dial tcp {self.node.address}: connect: connection refused")
         proposal = self._read(signed)
         if not proposal.channel_id:
             creator = self._check(proposal, self.local_msps())

@@ -38,7 +38,7 @@ class OrdererChain:
     @property
     def config_sequence(self) -> int:
         """Grows with each configuration."""
-        return self._service.rules.configuration.sequence
+        return self._service.config_sequence
 
     def block(self, number: int) -> bytes:
         """Give a block as this orderer signed it."""
@@ -75,7 +75,7 @@ class OrdererService(ab_pb2_grpc.AtomicBroadcastServicer):  # type: ignore[misc]
         del context
         async for envelope in request_iterator:
             try:
-                await self._ledger.broadcast(envelope)
+                await self._ledger.broadcast(envelope, self._orderer)
             except AdmissionError as error:
                 yield ab_pb2.BroadcastResponse(status=error.status, info=error.info)
                 return

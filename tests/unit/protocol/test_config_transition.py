@@ -13,9 +13,9 @@ from network.protocol.config_group import ConfigGroup, config_group
 from network.protocol.config_transition import (
     RaftMembership,
     check_bft,
+    check_maintenance,
     check_orderable,
     check_successor,
-    consensus_state,
     first_raft_membership,
     raft_membership,
 )
@@ -112,7 +112,8 @@ def orderable(
     now: float = NOW,
 ) -> None:
     old = configuration() if before is None else before
-    check_orderable(old, configuration(RAFT, *edits), written(old, *edits), running=running, now=now)
+    check_orderable(old, configuration(RAFT, *edits), running=running, now=now)
+    check_maintenance(old, configuration(RAFT, *edits), written(old, *edits))
 
 
 def written(before: ChannelConfiguration, *edits: Edit) -> ConfigGroup:
@@ -381,11 +382,9 @@ def migrated(group: Any) -> None:
 
 def test_maintenance_begins_and_ends() -> None:
     orderable(MAINTENANCE)
-    check_orderable(
-        configuration(RAFT, MAINTENANCE), configuration(), written(configuration(), MAINTENANCE), running=None, now=NOW
-    )
+    check_maintenance(configuration(RAFT, MAINTENANCE), configuration(), written(configuration(), MAINTENANCE))
 
-    assert (consensus_state(configuration()), consensus_state(configuration(RAFT, MAINTENANCE))) == (0, 1)
+    assert (configuration().consensus_state, configuration(RAFT, MAINTENANCE).consensus_state) == (0, 1)
 
 
 def timeout(group: Any) -> None:
