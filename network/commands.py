@@ -18,6 +18,7 @@ import typer
 from network.administration_commands import chaincode, channel
 from network.creation import CreatedNetwork
 from network.errors import NetworkError
+from network.node_commands import node
 from network.operation import NetworkStatus, destroy, down, is_network, log_files, status, up
 from network.running.interruption import interruptible
 from network.running.root import NetworkKind, NetworkRoot
@@ -42,6 +43,7 @@ network = typer.Typer(
 
 network.add_typer(chaincode, name="chaincode")
 network.add_typer(channel, name="channel")
+network.add_typer(node, name="node")
 
 Root = Annotated[
     Path,
@@ -99,7 +101,9 @@ def status_command(
     if as_json:
         typer.echo(json.dumps(_facts(found), indent=1))
     else:
-        state = "up" if found.is_up else f"not up: {', '.join(found.missing)} not running"
+        stopped = [f"{name} {condition}" for name, condition in found.stopped.items()]
+        down_parts = [f"{', '.join(found.missing)} not running"] if found.missing else []
+        state = "up" if found.is_up else f"not up: {'; '.join(down_parts + stopped)}"
         typer.echo(f"{found.network.topology.name}, {found.network.state.kind.value}: {state}")
         for process in found.running:
             typer.echo(f"  {process.name}: pid {process.pid}, {process.memory_bytes // MEBIBYTE} MiB")
@@ -167,6 +171,7 @@ def _facts(found: NetworkStatus) -> dict[str, object]:
         "kind": found.network.state.kind.value,
         "up": found.is_up,
         "missing": found.missing,
+        "stopped": found.stopped,
         "processes": [process._asdict() for process in found.running],
         "ports": dict(found.network.state.ports),
     }

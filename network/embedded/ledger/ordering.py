@@ -151,10 +151,14 @@ class OrderingService:
         """Give an orderer's copy of a block."""
         return self._chains[orderer].block(number)
 
-    async def wait_for_height(self, above: int) -> None:
-        """Return when the height is above a number."""
+    def height_at(self, orderer: int) -> int:
+        """Give how many blocks an orderer has: one that does not run has fewer than the others."""
+        return self._chains[orderer].height
+
+    async def wait_for_height(self, above: int, orderer: int | None = None) -> None:
+        """Return when the height, that of one orderer if it is named, is above a number."""
         async with self._grown:
-            await self._grown.wait_for(lambda: self.height > above)
+            await self._grown.wait_for(lambda: (self.height if orderer is None else self.height_at(orderer)) > above)
 
     async def wait_for_running(self) -> list[int]:
         """Give the positions of the orderers that run, as soon as there are any."""

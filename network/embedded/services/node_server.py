@@ -1,8 +1,8 @@
-"""The servers of the nodes: a port each, TLS on every one."""
+"""The servers of the nodes: a port each, TLS on every one. A node that is paused accepts calls and answers none."""
 
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable
 from random import Random
-from typing import NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 import grpc
 from fabric_protos.gateway import gateway_pb2_grpc
@@ -10,6 +10,7 @@ from fabric_protos.orderer import ab_pb2_grpc
 from fabric_protos.peer import events_pb2_grpc, peer_pb2_grpc
 
 from network.embedded.ledger.network import EmbeddedLedger
+from network.embedded.ledger.node_state import NodeState
 from network.embedded.ledger.peer import Peer
 from network.embedded.services.endorser import EndorserService
 from network.embedded.services.gateway import GatewayService
@@ -19,6 +20,8 @@ from network.embedded.services.rpc import SERVER_OPTIONS
 from network.errors import PortTakenError
 
 STOP_SECONDS = 0.5
+
+_Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any] | None"
 
 
 class ServerTls(NamedTuple):
@@ -32,7 +35,7 @@ async def serve_peer(
     address: str, tls: ServerTls, peer: Peer, ledger: EmbeddedLedger, chance: Random
 ) -> grpc.aio.Server:
     """Open a peer's port; raises PortTakenError."""
-    server = grpc.aio.server(options=SERVER_OPTIONS)
+    server = _server(peer.state)
     peer_pb2_grpc.add_EndorserServicer_to_server(EndorserService(peer), server)
     gateway_pb2_grpc.add_GatewayServicer_to_server(GatewayService(peer, ledger, chance), server)
     events_pb2_grpc.add_DeliverServicer_to_server(PeerDeliverService(peer, ledger.clock), server)
@@ -42,10 +45,29 @@ async def serve_peer(
 
 async def serve_orderer(address: str, tls: ServerTls, ledger: EmbeddedLedger, orderer: int) -> grpc.aio.Server:
     """Open the port of an orderer, by its position; raises PortTakenError."""
-    server = grpc.aio.server(options=SERVER_OPTIONS)
+    server = _server(ledger.orderers[orderer].state)
     ab_pb2_grpc.add_AtomicBroadcastServicer_to_server(OrdererService(ledger, orderer), server)
     await _start(server, address, tls, ledger.orderers[orderer].name)
     return server
+
+
+class _Gate(grpc.aio.ServerInterceptor):
+    """Holds every call until the node runs."""
+
+    def __init__(self, state: NodeState) -> None:
+        self._state = state
+
+    async def intercept_service(
+        self,
+        continuation: Callable[[grpc.HandlerCallDetails], Awaitable[_Handler]],
+        handler_call_details: grpc.HandlerCallDetails,
+    ) -> _Handler:
+        await self._state.wait_until_running()
+        return await continuation(handler_call_details)
+
+
+def _server(state: NodeState) -> grpc.aio.Server:
+    return grpc.aio.server(interceptors=[_Gate(state)], options=SERVER_OPTIONS)
 
 
 async def _start(server: grpc.aio.Server, address: str, tls: ServerTls, name: str) -> None:
@@ -55,9 +77,3 @@ async def _start(server: grpc.aio.Server, address: str, tls: ServerTls, name: st
     except RuntimeError as error:
         raise PortTakenError(f"{address} of {name} is in use by another process") from error
     await server.start()
-
-
-async def stop_servers(servers: Sequence[grpc.aio.Server]) -> None:
-    """Close the ports; calls under way get a moment to end."""
-    for server in servers:
-        await server.stop(STOP_SECONDS)

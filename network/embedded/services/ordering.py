@@ -33,7 +33,7 @@ class OrdererChain:
     @property
     def height(self) -> int:
         """Number of the next block."""
-        return self._service.height
+        return self._service.height_at(self._orderer)
 
     @property
     def config_sequence(self) -> int:
@@ -46,7 +46,7 @@ class OrdererChain:
 
     async def wait_for_height(self, above: int) -> None:
         """Return when the height is above the number."""
-        await self._service.wait_for_height(above)
+        await self._service.wait_for_height(above, self._orderer)
 
     def may_read(self, signed: SignedData) -> bool:
         """Tell whether the signer is a reader of the channel."""
@@ -74,6 +74,7 @@ class OrdererService(ab_pb2_grpc.AtomicBroadcastServicer):  # type: ignore[misc]
         """Take envelopes until one is refused."""
         del context
         async for envelope in request_iterator:
+            await self._ledger.orderers[self._orderer].state.wait_until_running()
             try:
                 await self._ledger.broadcast(envelope, self._orderer)
             except AdmissionError as error:
