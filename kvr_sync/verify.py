@@ -12,8 +12,8 @@ is Fabric's own (`common/deliverclient/block_verification.go`), with what a read
    configuration they claim to know is the one in force. Block 0 has no signatures: only a pin anchors it;
 7. flags: one verdict for each transaction, and none of them "not validated";
 8. content: a transaction flagged VALID can be read and names our channel; one that is not VALID may be anything;
-9. configuration: a valid one follows from the one in force (sequence + 1) and can be used; it rules from the next
-   block on.
+9. configuration: a valid one is what its update, authorised by the one in force, makes of that one, and can be used;
+   it rules from the next block on.
 
 Not checked here: that the verdicts are right. They are the peer's word; the commit hash (`kvr_sync.replay_state`)
 shows that they and the writes agree with what the peer itself recorded.
@@ -26,8 +26,9 @@ from kvr_sync import errors
 from kvr_sync.model import Checkpoint, ConfigFacts
 from network.protocol.block import SLOT_TRANSACTIONS_FILTER, SLOTS, Block, data_hash, header_hash
 from network.protocol.block_signature import ChannelTrust, last_config_index
+from network.protocol.config_update import next_configuration
 from network.protocol.configuration import decode_config_envelope
-from network.protocol.errors import ProtocolError
+from network.protocol.errors import ConfigUpdateError, ProtocolError
 from network.protocol.transaction import HEADER_CONFIG, HEADER_ENDORSER_TRANSACTION, Transaction
 from network.protocol.validation_code import NOT_VALIDATED, VALID
 from network.protocol.wire import envelope_defect, varint
@@ -150,7 +151,7 @@ class ChainVerifier:
         self._check_signatures(block)
         _check_flags(block)
         channel = self._check_content(block)
-        config, trust = self._next_configuration(block)
+        config, trust = self._next_configuration(block, channel)
 
         verified = VerifiedBlock(_SEAL, block, header_hash(block.header), channel, config)
         self.channel = channel
@@ -208,22 +209,27 @@ class ChainVerifier:
             raise errors.ChannelMismatchError(message, block_number=number)
         return channel
 
-    def _next_configuration(self, block: Block) -> tuple[ConfigFacts | None, ChannelTrust | None]:
+    def _next_configuration(self, block: Block, channel: str) -> tuple[ConfigFacts | None, ChannelTrust | None]:
         number = block.header.number
         facts, trust = None, None
         for transaction, flag in zip(block.transactions, block.flags, strict=True):
             if flag != VALID or transaction.config is None:
                 continue
+            before = trust or self._trust
             try:
-                configuration = decode_config_envelope(transaction.config)
-                before = trust or self._trust
+                if before is None:
+                    configuration = decode_config_envelope(transaction.config)
+                else:
+                    configuration = next_configuration(transaction.config, channel, before)
                 trust = ChannelTrust(configuration)
+            except ConfigUpdateError as error:
+                message = f"block {number}: the configuration does not follow from the one in force: {error}"
+                raise errors.ConfigBlockError(message, block_number=number) from error
             except ProtocolError as error:
                 message = f"block {number}: the configuration cannot be used: {error}"
                 raise errors.ConfigBlockError(message, block_number=number) from error
-            expected = 0 if before is None else before.configuration.sequence + 1
-            if configuration.sequence != expected:
-                message = f"block {number}: configuration sequence {configuration.sequence}, expected {expected}"
+            if before is None and configuration.sequence != 0:
+                message = f"block {number}: configuration sequence {configuration.sequence}, expected 0"
                 raise errors.ConfigBlockError(message, block_number=number)
             facts = ConfigFacts(configuration.sequence, transaction.config)
         return facts, trust

@@ -1,6 +1,7 @@
 """The processes that serve a network's chaincodes: one for each chaincode and organisation."""
 
 import sys
+from collections.abc import Collection
 
 from network.creation import CreatedNetwork
 from network.running.plan import served_chaincodes
@@ -9,11 +10,14 @@ from network.running.process import ProcessTable
 _ENTRY = "from chaincode.main import chaincode; chaincode()"
 
 
-def start_chaincodes(network: CreatedNetwork, table: ProcessTable) -> None:
-    """Start every chaincode process that does not run; raises ProcessStartError."""
+def start_chaincodes(network: CreatedNetwork, table: ProcessTable, names: Collection[str] | None = None) -> None:
+    """Start every chaincode process, or those of these names, that does not run as the topology says.
+
+    One that serves what the topology said before an upgrade is ended first. Raises ProcessStartError.
+    """
     running = {process.name for process in table.running()}
     for served in served_chaincodes(network.topology):
-        if served.name in running:
+        if names is not None and served.name not in names:
             continue
         tls = network.credentials.chaincode_tls(served.organization.msp_id, served.chaincode.name)
         arguments = [
@@ -23,4 +27,8 @@ def start_chaincodes(network: CreatedNetwork, table: ProcessTable) -> None:
             *("--tls-cert", str(tls.server.certificate), "--tls-key", str(tls.server.key)),
             *("--client-ca", str(tls.server.ca_certificate)),
         ]
+        if served.name in running:
+            if table.arguments(served.name) == arguments:
+                continue
+            table.end([served.name])
         table.start(served.name, arguments, environment={}, folder=network.root.path)

@@ -15,9 +15,12 @@ from typing import Annotated, Final
 
 import typer
 
-from network.administration_commands import chaincode, channel
+from network.administration_commands import chaincode
+from network.binary_commands import binaries
+from network.channel_commands import channel
 from network.creation import CreatedNetwork
 from network.errors import NetworkError
+from network.node_commands import node
 from network.operation import NetworkStatus, destroy, down, is_network, log_files, status, up
 from network.running.interruption import interruptible
 from network.running.root import NetworkKind, NetworkRoot
@@ -42,6 +45,8 @@ network = typer.Typer(
 
 network.add_typer(chaincode, name="chaincode")
 network.add_typer(channel, name="channel")
+network.add_typer(node, name="node")
+network.add_typer(binaries, name="binaries")
 
 Root = Annotated[
     Path,
@@ -99,7 +104,9 @@ def status_command(
     if as_json:
         typer.echo(json.dumps(_facts(found), indent=1))
     else:
-        state = "up" if found.is_up else f"not up: {', '.join(found.missing)} not running"
+        stopped = [f"{name} {condition}" for name, condition in found.stopped.items()]
+        down_parts = [f"{', '.join(found.missing)} not running"] if found.missing else []
+        state = "up" if found.is_up else f"not up: {'; '.join(down_parts + stopped)}"
         typer.echo(f"{found.network.topology.name}, {found.network.state.kind.value}: {state}")
         for process in found.running:
             typer.echo(f"  {process.name}: pid {process.pid}, {process.memory_bytes // MEBIBYTE} MiB")
@@ -167,6 +174,7 @@ def _facts(found: NetworkStatus) -> dict[str, object]:
         "kind": found.network.state.kind.value,
         "up": found.is_up,
         "missing": found.missing,
+        "stopped": found.stopped,
         "processes": [process._asdict() for process in found.running],
         "ports": dict(found.network.state.ports),
     }

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from network.credentials.credential_folder import CredentialFolder, create_credentials
-from network.errors import RootError, TopologyError
+from network.errors import RootError
 from network.genesis import NONCE_BYTES, Endpoint, genesis_block
 from network.protocol.package import build_service_package, package_id
 from network.running.atomic_file import write_file
@@ -20,7 +20,7 @@ from network.running.plan import SERVICE, ServedChaincode, served_chaincodes, wa
 from network.running.ports import LOOPBACK, choose_ports
 from network.running.profile import connection_profile
 from network.running.root import NetworkKind, NetworkRoot, NetworkState
-from network.topology.definition import Channel, ConsensusType, Topology
+from network.topology.definition import Channel, Topology
 from network.topology.topology_file import read_topology
 
 DIAL_TIMEOUT = "10s"
@@ -69,9 +69,6 @@ def create_network(
         if topology_file is None:
             raise RootError(f"{root.path} holds no network; name a topology to make one")
         topology = read_topology(topology_file)
-        if kind is NetworkKind.EMBEDDED and topology.consensus is ConsensusType.BFT:
-            why = "consensus bft is for native networks; the embedded one orders as raft"
-            raise TopologyError(f"{topology_file}: {why}")
         state = root.create_state(kind, choose_ports(wanted_ports(topology, kind)))
         write_file(root.topology_file, topology_file.read_bytes())
     else:
@@ -145,7 +142,7 @@ def _profile(network: CreatedNetwork, msp_id: str) -> bytes:
 
 
 def _package_file(root: NetworkRoot, served: ServedChaincode) -> Path:
-    return root.packages / f"{served.name}.tar.gz"
+    return root.packages / f"{served.name}-{served.chaincode.version}.tar.gz"
 
 
 def _package(network: CreatedNetwork, served: ServedChaincode) -> bytes:

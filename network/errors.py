@@ -4,6 +4,10 @@ NetworkError
 +- TopologyError          the topology file is refused: file, line, reason
 +- CredentialError        certificates and keys under the root are missing, damaged or another network's
 +- DefinitionFileError    a file that describes a chaincode's collections is refused
++- ChannelChangeError     a change of a channel's configuration makes no sense, or no difference
++- UpdateFileError        a file with an update, or with a configuration, is refused
++- QuorumError            the orderers would lose their quorum
++- NodeError              a node does not exist, or is not in the state that a command needs
 +- BinaryError            a program of Fabric's is missing, or of a version that is not supported
 +- RootInUseError         another command works on this root
 +- RootError              the folder is no network's root, or one of another version or topology
@@ -40,6 +44,30 @@ class DefinitionFileError(NetworkError):
     """A file that describes a chaincode's collections is refused; the text names file and place. Mend the file."""
 
     code = "definition_file"
+
+
+class ChannelChangeError(NetworkError):
+    """A change of a channel's configuration makes no sense, or no difference; nothing was changed."""
+
+    code = "channel_change"
+
+
+class UpdateFileError(NetworkError):
+    """A file with an update, or with a configuration, is refused; the text names file and place."""
+
+    code = "update_file"
+
+
+class QuorumError(NetworkError):
+    """The orderers would lose their quorum, and nothing could be ordered. `--force` does it all the same."""
+
+    code = "quorum"
+
+
+class NodeError(NetworkError):
+    """A node does not exist, or is not in the state that a command needs; nothing was changed."""
+
+    code = "node"
 
 
 class BinaryError(NetworkError):

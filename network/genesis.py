@@ -10,7 +10,7 @@ from hashlib import sha256
 from typing import Final, NamedTuple, Protocol
 
 from fabric_protos.common import common_pb2, configtx_pb2, configuration_pb2, policies_pb2
-from fabric_protos.msp import msp_config_pb2, msp_principal_pb2
+from fabric_protos.msp import msp_config_pb2
 from fabric_protos.orderer import configuration_pb2 as orderer_pb2
 from fabric_protos.orderer.etcdraft import configuration_pb2 as raft_pb2
 from fabric_protos.orderer.smartbft import configuration_pb2 as smartbft_pb2
@@ -18,10 +18,10 @@ from fabric_protos.peer import configuration_pb2 as peer_configuration_pb2
 from google.protobuf.message import Message
 
 from network.protocol.block import SLOTS, data_hash
-from network.protocol.identity import SerializedIdentity, encode_serialized_identity
-from network.protocol.msp import CLASSIFICATION_IDENTITY
+from network.protocol.identity import SerializedIdentity
 from network.protocol.policy import TYPE_IMPLICIT_META, TYPE_SIGNATURE
 from network.protocol.policy_expression import encode_policy_expression
+from network.protocol.quorum import block_validation_policy
 from network.protocol.transaction import HEADER_CONFIG
 from network.topology.definition import IMPLICIT_META, Channel, ConsensusType, Organization, Topology
 
@@ -169,9 +169,9 @@ def _orderer_group(
     group = _group(groups, values, channel.orderer_policies)
     if is_bft:
         # The only one that orderers accept: a quorum of the very consenters.
-        group.policies["BlockValidation"].CopyFrom(
-            configtx_pb2.ConfigPolicy(policy=_quorum_policy(consenters), mod_policy=ADMINS)
-        )
+        quorum = block_validation_policy([SerializedIdentity(it.msp_id, it.identity) for it in consenters])
+        policy = policies_pb2.Policy(type=TYPE_SIGNATURE, value=quorum)
+        group.policies["BlockValidation"].CopyFrom(configtx_pb2.ConfigPolicy(policy=policy, mod_policy=ADMINS))
     return group
 
 
@@ -272,24 +272,6 @@ def _consenter_mapping(consenters: list[_Consenter]) -> configuration_pb2.Ordere
         for number, consenter in enumerate(consenters, 1)
     ]
     return configuration_pb2.Orderers(consenter_mapping=entries)
-
-
-def _quorum_policy(consenters: list[_Consenter]) -> policies_pb2.Policy:
-    """Give the policy of `common/policies/bft.go`: of n orderers f may fail, and ceil((n + f + 1) / 2) must sign."""
-    count = len(consenters)
-    faulty = (count - 1) // 3
-    rules = [policies_pb2.SignaturePolicy(signed_by=position) for position in range(count)]
-    quorum = policies_pb2.SignaturePolicy.NOutOf(n=(count + faulty + 2) // 2, rules=rules)
-    identities = [
-        msp_principal_pb2.MSPPrincipal(
-            principal_classification=CLASSIFICATION_IDENTITY,
-            principal=encode_serialized_identity(SerializedIdentity(consenter.msp_id, consenter.identity)),
-        )
-        for consenter in consenters
-    ]
-    rule = policies_pb2.SignaturePolicy(n_out_of=quorum)
-    envelope = policies_pb2.SignaturePolicyEnvelope(version=0, rule=rule, identities=identities)
-    return policies_pb2.Policy(type=TYPE_SIGNATURE, value=_encoded(envelope))
 
 
 def _bft_options(timeout_ms: int) -> bytes:

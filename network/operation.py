@@ -21,6 +21,7 @@ from network.embedded.start import start_process
 from network.errors import NetworkError, ProcessStartError, RootError
 from network.native.binary import find_binaries
 from network.native.nodes import join_channels, start_nodes
+from network.node import NodeCondition, node_conditions, resume_stopped
 from network.running.interruption import uninterrupted
 from network.running.plan import served_chaincodes
 from network.running.ports import check_free
@@ -32,16 +33,21 @@ Progress = Callable[[str], None]
 
 
 class NetworkStatus(NamedTuple):
-    """What a root holds and what of it runs. `missing`: names of processes that should run and do not."""
+    """What a root holds and what of it runs.
+
+    `missing`: names of processes that should run and do not; `stopped`: nodes that a command paused, or ended in a
+    process that runs, with their condition.
+    """
 
     network: CreatedNetwork
     running: list[RunningProcess]
     missing: list[str]
+    stopped: dict[str, str]
 
     @property
     def is_up(self) -> bool:
-        """Whether every process runs."""
-        return not self.missing
+        """Whether every process runs, and every node in it."""
+        return not self.missing and not self.stopped
 
 
 def up(
@@ -72,6 +78,8 @@ def up(
             else:
                 start_nodes(network, binaries, table)
             start_chaincodes(network, table)
+            for name in resume_stopped(network, table):
+                progress(f"{name}: goes on")
             asyncio.run(_make_ready(network, table, progress))
             if announce is not None:
                 announce(network)
@@ -94,9 +102,17 @@ def destroy(root: NetworkRoot) -> None:
 def status(root: NetworkRoot) -> NetworkStatus:
     """Say what runs; raises NetworkError when there is no network here."""
     network = read_network(root)
-    running = ProcessTable(root.processes, network.state.network_id).running()
+    table = ProcessTable(root.processes, network.state.network_id)
+    running = table.running()
     names = {process.name for process in running}
-    return NetworkStatus(network, running, [name for name in _process_names(network) if name not in names])
+    missing = [name for name in _process_names(network) if name not in names]
+    conditions = node_conditions(network, table)
+    stopped = {
+        name: condition.value
+        for name, condition in conditions.items()
+        if condition is not NodeCondition.RUNNING and name not in missing and PROCESS_NAME not in missing
+    }
+    return NetworkStatus(network, running, missing, stopped)
 
 
 def log_files(root: NetworkRoot) -> dict[str, Path]:

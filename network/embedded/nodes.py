@@ -9,6 +9,8 @@ from network.running.atomic_file import write_file
 
 PROCESS_NAME: Final = "embedded"
 NODES_FILE: Final = "nodes.json"
+READY_FILE: Final = "ready"
+"""Holds the pid of the process that serves them, from when it does."""
 
 
 class NodeEntry(NamedTuple):

@@ -2,6 +2,7 @@
 
 import asyncio
 import re
+from collections.abc import Collection
 from pathlib import Path
 
 import httpx2
@@ -34,13 +35,15 @@ _BUILDER = Path(__file__).parent / "builder" / "bin"
 _JOINED = "already exists"
 
 
-def start_nodes(network: CreatedNetwork, binaries: Binaries, table: ProcessTable) -> None:
-    """Start every node that does not run; raises ProcessStartError."""
+def start_nodes(
+    network: CreatedNetwork, binaries: Binaries, table: ProcessTable, names: Collection[str] | None = None
+) -> None:
+    """Start every node, or those of these names, that does not run; raises ProcessStartError."""
     builder = _write_builder(network.root.builder)
     running = {process.name for process in table.running()}
     for organization in network.topology.all_organizations:
         for node in organization.nodes:
-            if node.name in running:
+            if node.name in running or (names is not None and node.name not in names):
                 continue
             folder = network.root.nodes / node.name
             if organization.is_orderer:

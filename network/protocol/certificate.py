@@ -76,8 +76,9 @@ _SUBJECT_KEY_ID, _KEY_USAGE, _ALTERNATIVE_NAME, _BASIC_CONSTRAINTS, _NAME_CONSTR
 _POLICY_MAPPINGS, _AUTHORITY_KEY_ID, _POLICY_CONSTRAINTS, _EXTENDED_KEY_USAGE = 33, 35, 36, 37
 _KNOWN_EXTENSIONS: Final = frozenset((14, 15, 17, 19, 30, 31, 32, 33, 35, 36, 37, 54))
 _AUTHORITY_INFO_ACCESS: Final = bytes.fromhex("2b06010505070101")
-_USAGES_FOR_SERVERS: Final = (bytes.fromhex("2b06010505070301"), bytes.fromhex("551d2500"))
-"""serverAuth and anyExtendedKeyUsage"""
+_ANY_USAGE: Final = bytes.fromhex("551d2500")
+_USAGES_FOR_SERVERS: Final = frozenset((bytes.fromhex("2b06010505070301"), _ANY_USAGE))
+_USAGES_FOR_CLIENTS: Final = frozenset((bytes.fromhex("2b06010505070302"), _ANY_USAGE))
 
 _NAME_EMAIL, _NAME_DNS, _NAME_URI, _NAME_IP = 0x81, 0x82, 0x86, 0x87
 
@@ -131,6 +132,7 @@ class Certificate:
     subject_key_id: bytes
     authority_key_id: bytes
     allows_server_auth: bool
+    allows_client_auth: bool
     has_unknown_critical_extension: bool
     alternative_name: bytes | None
     alternative_names: AlternativeNames
@@ -265,6 +267,7 @@ def decode_certificate(content: bytes) -> Certificate:
         subject_key_id=known.subject_key_id or b"",
         authority_key_id=known.authority_key_id,
         allows_server_auth=known.allows_server_auth,
+        allows_client_auth=known.allows_client_auth,
         has_unknown_critical_extension=known.has_unknown_critical,
         alternative_name=known.alternative_name,
         alternative_names=known.alternative_names,
@@ -373,6 +376,7 @@ class _KnownExtensions(NamedTuple):
     subject_key_id: bytes | None
     authority_key_id: bytes
     allows_server_auth: bool
+    allows_client_auth: bool
     has_unknown_critical: bool
     alternative_name: bytes | None
     alternative_names: AlternativeNames
@@ -407,7 +411,7 @@ def _known_extensions(extensions: dict[bytes, tuple[bool, bytes]]) -> _KnownExte
         _decode_key_usage(values.get(_KEY_USAGE)),
         None if subject_key_id is None else DerReader(subject_key_id, "certificate: subject key").read(OCTET_STRING),
         _decode_authority_key_id(values.get(_AUTHORITY_KEY_ID)),
-        _decode_allows_server_auth(values.get(_EXTENDED_KEY_USAGE)),
+        *_decode_allowed_authentications(values.get(_EXTENDED_KEY_USAGE)),
         has_unknown_critical,
         values.get(_ALTERNATIVE_NAME),
         names,
@@ -439,16 +443,17 @@ def _decode_authority_key_id(content: bytes | None) -> bytes:
     return DerReader(content, "certificate: authority key").inside(SEQUENCE).read_optional(0x80) or b""
 
 
-def _decode_allows_server_auth(content: bytes | None) -> bool:
-    # Fabric leaves the wanted usages empty, which for Go means serverAuth: a certificate that lists its extended usages
-    # must have that one or "any" (`crypto/x509/verify.go` checkChainForKeyUsage).
+def _decode_allowed_authentications(content: bytes | None) -> tuple[bool, bool]:
+    """Tell whether the key may authenticate a server, and a client: a list of extended usages limits it."""
+    # Fabric leaves the wanted usages of an identity empty, which for Go means serverAuth
+    # (`crypto/x509/verify.go` checkChainForKeyUsage).
     if content is None:
-        return True
+        return True, True
     reader = DerReader(content, "certificate: extended key usage").inside(SEQUENCE)
-    usages = []
+    usages = set()
     while not reader.empty():
-        usages.append(reader.read_object_identifier())
-    return not usages or any(usage in _USAGES_FOR_SERVERS for usage in usages)
+        usages.add(reader.read_object_identifier())
+    return not usages or bool(usages & _USAGES_FOR_SERVERS), not usages or bool(usages & _USAGES_FOR_CLIENTS)
 
 
 def _decode_alternative_names(content: bytes | None) -> AlternativeNames:

@@ -54,8 +54,7 @@ class _ChainSearch:
     def from_leaf(self, leaf: Certificate) -> list[Chain]:
         if not self._is_acceptable(leaf, (), is_intermediate=False):
             return []
-        chains = [(leaf,)] if leaf in self._roots else self._extend((leaf,))
-        return [chain for chain in chains if _is_chain_acceptable(chain)]
+        return [(leaf,)] if leaf in self._roots else self._extend((leaf,))
 
     def _extend(self, chain: Chain) -> list[Chain]:
         found: list[Chain] = []
@@ -97,9 +96,7 @@ def _is_repeated(candidate: Certificate, chain: Chain) -> bool:
 
 
 def _is_chain_acceptable(chain: Chain) -> bool:
-    if any(certificate.has_policy_rules for certificate in chain[:-1]):
-        return False
-    return all(certificate.allows_server_auth for certificate in chain) and satisfies_name_constraints(chain)
+    return not any(certificate.has_policy_rules for certificate in chain[:-1]) and satisfies_name_constraints(chain)
 
 
 def only_chain(leaf: Certificate, roots: CertificatePool, intermediates: CertificatePool) -> Chain:
@@ -108,9 +105,28 @@ def only_chain(leaf: Certificate, roots: CertificatePool, intermediates: Certifi
     So an expired certificate stays valid for what it signed, and its issuers are judged at its birth
     (`msp/mspimplvalidate.go` getValidityOptsForCert). Raises IdentityError when there is no chain, or more than one.
     """
-    chains = _ChainSearch(roots, intermediates, leaf.not_before + 1).from_leaf(leaf)
+    chains = [
+        chain
+        for chain in _ChainSearch(roots, intermediates, leaf.not_before + 1).from_leaf(leaf)
+        if all(certificate.allows_server_auth for certificate in chain) and _is_chain_acceptable(chain)
+    ]
     if len(chains) != 1:
         raise IdentityError(f"{len(chains)} chains to the roots of its MSP instead of one")
     if is_host_name_unchecked(chains[0]):
         raise IdentityError("a host name that the name constraints of its CAs do not reach")
     return chains[0]
+
+
+def has_tls_chain(leaf: Certificate, roots: CertificatePool, intermediates: CertificatePool) -> bool:
+    """Tell whether `leaf` chains to a root as a server's TLS certificate, or as a client's.
+
+    Judged one second after its own start: whether it has expired is another question.
+    """
+    return any(
+        _is_chain_acceptable(chain)
+        and (
+            all(certificate.allows_server_auth for certificate in chain)
+            or all(certificate.allows_client_auth for certificate in chain)
+        )
+        for chain in _ChainSearch(roots, intermediates, leaf.not_before + 1).from_leaf(leaf)
+    )

@@ -5,9 +5,9 @@ Messages: `common/configtx.proto`, `common/configuration.proto`, `orderer/config
 `common/configtx/{validator,configmap}.go` (names), `common/capabilities/*.go`, `core/peer/{channel,peer}.go` (what
 makes a peer stop).
 
-Deliberately not checked, since nothing that is read depends on it and orderers checked it before ordering: batch
-timeout, restrictions, addresses' form, anchor peers, consensus metadata, capabilities of the orderers (a peer does
-not look at them).
+What orderers check besides, before they order a configuration, is in `config_transition`: consensus metadata, and
+capabilities of the orderers, which a peer does not look at. Nobody checks restrictions, addresses' form and anchor
+peers.
 """
 
 import re
@@ -21,8 +21,9 @@ from fabric_protos.msp import msp_config_pb2
 from fabric_protos.orderer import configuration_pb2 as orderer_configuration_pb2
 from fabric_protos.peer import configuration_pb2 as peer_configuration_pb2
 
-from network.protocol import limits
-from network.protocol.errors import ConfigurationError, DecodeError, LimitExceededError
+from network.protocol.config_group import MAX_NAME_CHARACTERS, ConfigGroup, ConfigValue, decode_group
+from network.protocol.duration import decode_duration
+from network.protocol.errors import ConfigurationError, DecodeError
 from network.protocol.msp import MspDefinition, MspVersion
 from network.protocol.wire import parse
 
@@ -33,8 +34,6 @@ _APPLICATION_CAPABILITIES: Final = frozenset(
 _CAPABILITIES_WITH_ACLS: Final = frozenset(("V1_2", "V1_3", "V1_4_2", "V2_0", "V2_5"))
 _CAPABILITIES_WITH_ORGANIZATION_ENDPOINTS: Final = frozenset(("V1_4_2", "V1_4_3", "V2_0", "V3_0"))
 
-MAX_NAME_CHARACTERS: Final = 249
-CONFIGURATION_NAME = re.compile(r"[a-zA-Z0-9.-]+")
 CHANNEL_ID = re.compile(r"[a-z][a-z0-9.-]*")
 _WHOLE_DATA_WIDTH: Final = 2**32 - 1
 
@@ -63,33 +62,6 @@ _ORGANIZATION_VALUES: Final = {"MSP": msp_config_pb2.MSPConfig}
 _ORDERER_ORGANIZATION_VALUES: Final = _ORGANIZATION_VALUES | {"Endpoints": configuration_pb2.OrdererAddresses}
 _APPLICATION_ORGANIZATION_VALUES: Final = _ORGANIZATION_VALUES | {"AnchorPeers": peer_configuration_pb2.AnchorPeers}
 _CONSORTIUM_VALUES: Final = {"ChannelCreationPolicy": policies_pb2.Policy}
-
-
-class ConfigValue(NamedTuple):
-    """A value of a group: raw bytes of the message that its key stands for."""
-
-    version: int
-    value: bytes
-    mod_policy: str
-
-
-class ConfigPolicy(NamedTuple):
-    """A policy of a group; `value` reads by `policy_type` (1 signature policy, 3 implicit meta policy)."""
-
-    version: int
-    policy_type: int
-    value: bytes
-    mod_policy: str
-
-
-class ConfigGroup(NamedTuple):
-    """A group of the configuration tree."""
-
-    version: int
-    groups: Mapping[str, "ConfigGroup"]
-    values: Mapping[str, ConfigValue]
-    policies: Mapping[str, ConfigPolicy]
-    mod_policy: str
 
 
 class Consenter(NamedTuple):
@@ -124,6 +96,7 @@ class ChannelConfiguration:
     application_capabilities: frozenset[str]
     consensus_type: str
     consensus_metadata: bytes
+    consensus_state: int
     consenters: tuple[Consenter, ...]
     orderer_organizations: Mapping[str, Organization]
     application_organizations: Mapping[str, Organization]
@@ -162,9 +135,14 @@ def decode_config_envelope(content: bytes) -> ChannelConfiguration:
     envelope = parse(configtx_pb2.ConfigEnvelope, content, "ConfigEnvelope")
     if not envelope.HasField("config") or not envelope.config.HasField("channel_group"):
         raise ConfigurationError("ConfigEnvelope: no configuration, or no channel group")
-    root = _decode_group(envelope.config.channel_group, "/Channel", 0)
+    root = decode_group(envelope.config.channel_group, "/Channel")
+    return view_configuration(envelope.config.sequence, _updated_channel(envelope), root)
+
+
+def view_configuration(sequence: int, channel_id: str | None, root: ConfigGroup) -> ChannelConfiguration:
+    """Read what trust is built on out of a tree; raises as `decode_config_envelope`."""
     _check_capability_levels(root)
-    return _view(envelope.config.sequence, _updated_channel(envelope), root)
+    return _view(sequence, channel_id, root)
 
 
 def _updated_channel(envelope: configtx_pb2.ConfigEnvelope) -> str | None:
@@ -176,34 +154,6 @@ def _updated_channel(envelope: configtx_pb2.ConfigEnvelope) -> str | None:
     except DecodeError:
         return None
     return channel_id if len(channel_id) <= MAX_NAME_CHARACTERS and CHANNEL_ID.fullmatch(channel_id) else None
-
-
-def _decode_group(group: configtx_pb2.ConfigGroup, path: str, depth: int) -> ConfigGroup:
-    if depth > limits.MAX_GROUP_DEPTH:
-        raise LimitExceededError(f"configuration groups nested more than {limits.MAX_GROUP_DEPTH} deep")
-    for names in (group.groups, group.values, group.policies):
-        for name in names:
-            if len(name) > MAX_NAME_CHARACTERS or name in (".", "..") or not CONFIGURATION_NAME.fullmatch(name):
-                raise ConfigurationError(f"{path}: a key that is no name")
-    for name, policy in group.policies.items():
-        if not policy.HasField("policy"):
-            raise ConfigurationError(f"{path}: policy {name} is empty")
-    return ConfigGroup(
-        group.version,
-        MappingProxyType(
-            {name: _decode_group(child, f"{path}/{name}", depth + 1) for name, child in group.groups.items()}
-        ),
-        MappingProxyType(
-            {name: ConfigValue(value.version, value.value, value.mod_policy) for name, value in group.values.items()}
-        ),
-        MappingProxyType(
-            {
-                name: ConfigPolicy(policy.version, policy.policy.type, policy.policy.value, policy.mod_policy)
-                for name, policy in group.policies.items()
-            }
-        ),
-        group.mod_policy,
-    )
 
 
 def _check_capability_levels(root: ConfigGroup) -> None:
@@ -245,7 +195,7 @@ def _view(sequence: int, channel_id: str | None, root: ConfigGroup) -> ChannelCo
         raise ConfigurationError("/Channel: no Orderer group, or no Application group")
 
     orderer = _values(root.groups["Orderer"], "/Channel/Orderer", _ORDERER_VALUES)
-    _check_batch_size(orderer["BatchSize"])
+    _check_batch(orderer["BatchSize"], orderer["BatchTimeout"])
     application = _values(root.groups["Application"], "/Channel/Application", _APPLICATION_VALUES)
     application_capabilities = _supported(
         application["Capabilities"], _APPLICATION_CAPABILITIES, "/Channel/Application"
@@ -261,6 +211,7 @@ def _view(sequence: int, channel_id: str | None, root: ConfigGroup) -> ChannelCo
         application_capabilities=application_capabilities,
         consensus_type=orderer["ConsensusType"].type,
         consensus_metadata=orderer["ConsensusType"].metadata,
+        consensus_state=orderer["ConsensusType"].state,
         consenters=tuple(
             [Consenter(entry.id, entry.msp_id, entry.identity) for entry in orderer["Orderers"].consenter_mapping]
         ),
@@ -279,9 +230,15 @@ def _supported(message: configuration_pb2.Capabilities, known: frozenset[str], p
     return names
 
 
-def _check_batch_size(size: orderer_configuration_pb2.BatchSize) -> None:
+def _check_batch(size: orderer_configuration_pb2.BatchSize, timeout: orderer_configuration_pb2.BatchTimeout) -> None:
     if not size.max_message_count or not 0 < size.preferred_max_bytes <= size.absolute_max_bytes:
         raise ConfigurationError("/Channel/Orderer: BatchSize that no orderer could keep to")
+    try:
+        duration = decode_duration(timeout.timeout)
+    except DecodeError as error:
+        raise ConfigurationError(f"/Channel/Orderer: BatchTimeout: {error}") from error
+    if duration <= 0:
+        raise ConfigurationError("/Channel/Orderer: BatchTimeout that is not positive")
 
 
 def _organizations(group: ConfigGroup, path: str, known: Mapping[str, Any]) -> Mapping[str, Organization]:

@@ -4,6 +4,7 @@ ProtocolError
 +- DecodeError            bytes are not the message they should be
 +- LimitExceededError     a message is larger than any limit of Fabric's own
 +- ConfigurationError     a channel configuration cannot be used
++- ConfigUpdateError      an update of the configuration is refused
 +- IdentityError          an identity is not valid in the channel
 +- PolicyError            a set of signatures does not satisfy a policy
 +- CompositeKeyError      parts cannot make a composite key
@@ -38,6 +39,12 @@ class ConfigurationError(ProtocolError):
     """A channel configuration lacks or contradicts what Fabric demands of it."""
 
     code = "configuration_error"
+
+
+class ConfigUpdateError(ProtocolError):
+    """An update cannot be applied to the configuration in force; the text is the one Fabric's nodes give."""
+
+    code = "config_update_refused"
 
 
 class IdentityError(ProtocolError):

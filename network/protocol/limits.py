@@ -22,6 +22,9 @@ MAX_BLOCK_NUMBER = 2**63 - 1
 MAX_GROUP_DEPTH = 8
 """Nesting of configuration groups; a channel has three levels."""
 
+MAX_UPDATE_GROUP_DEPTH = 40
+"""Nesting of groups in an update, where groups that lead nowhere are left out silently; Fabric sets none."""
+
 MAX_POLICY_RULES = 10_000
 """Leaves and gates of one signature policy."""
 

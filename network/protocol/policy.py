@@ -13,7 +13,7 @@ from typing import Final, NamedTuple
 from fabric_protos.common import policies_pb2
 
 from network.protocol import limits
-from network.protocol.configuration import ConfigGroup, ConfigPolicy
+from network.protocol.config_group import ConfigGroup, ConfigPolicy
 from network.protocol.errors import ConfigurationError, DecodeError, IdentityError, LimitExceededError, PolicyError
 from network.protocol.identity import Identity, decode_serialized_identity
 from network.protocol.msp import ChannelMsps, Principal
@@ -66,6 +66,8 @@ class ImplicitMetaPolicy:
 
     needed: int
     children: tuple["Policy | None", ...]
+    sub_policy: str = ""
+    """Name of the children's policies, for people."""
 
 
 Policy = SignedBy | Threshold | ImplicitMetaPolicy
@@ -175,11 +177,30 @@ class ChannelPolicies:
             raise PolicyError(f"{path}: not satisfied by {len(verified)} good of {len(signed)} signatures")
         return verified
 
+    def refusal(self, path: str, identities: tuple[Identity, ...]) -> str | None:
+        """Say, in Fabric's words, why distinct identities do not satisfy the policy at `path`; None: they do.
+
+        `identities` have signed (`verified_signatures`). Raises PolicyError when there is no such policy.
+        """
+        if self._remembered_verdict(path, identities):
+            return None
+        policy = self._policy(path)
+        if not isinstance(policy, ImplicitMetaPolicy):
+            return "signature set did not satisfy policy"
+        holding = sum(child is not None and is_satisfied(child, identities, self._msps) for child in policy.children)
+        return (
+            f"implicit policy evaluation failed - {holding} sub-policies were satisfied, but this policy requires "
+            f"{policy.needed} of the '{policy.sub_policy}' sub-policies to be satisfied"
+        )
+
     def _is_satisfied(self, path: str, identities: tuple[Identity, ...]) -> bool:
+        return is_satisfied(self._policy(path), identities, self._msps)
+
+    def _policy(self, path: str) -> Policy:
         policy = self.by_path.get(path)
         if policy is None:
             raise PolicyError(f"{path}: no such policy in the configuration")
-        return is_satisfied(policy, identities, self._msps)
+        return policy
 
 
 def _compiled_group(path: str, group: ConfigGroup) -> dict[str, Policy]:
@@ -211,6 +232,7 @@ def _compiled_policy(policy: ConfigPolicy, children: Mapping[str, Mapping[str, P
     return ImplicitMetaPolicy(
         needed,
         tuple([below.get(_name_below(definition.sub_policy, f"{path}/{name}")) for name, below in children.items()]),
+        definition.sub_policy,
     )
 
 

@@ -16,6 +16,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 from network.protocol.commit_hash import StateKey
+from network.protocol.config_update import next_configuration
 from network.protocol.configuration import decode_config_envelope
 from network.protocol.decode import decode_transaction
 from network.protocol.endorsement_policy import ChannelRules, EndorsementCheck, NamespaceRules
@@ -27,7 +28,7 @@ from network.protocol.envelope_check import (
     check_envelope,
     read_action,
 )
-from network.protocol.errors import ConfigurationError, DecodeError
+from network.protocol.errors import ConfigUpdateError, ConfigurationError, DecodeError
 from network.protocol.identity import Identity
 from network.protocol.lifecycle import DEFAULT_VALIDATION_PLUGIN, read_definition
 from network.protocol.mvcc import apply_writes, judge_reads
@@ -154,15 +155,12 @@ class _BlockCase:
         return read_action(content)
 
     def _judge_configuration(self, transaction: ConfigTransaction) -> ConfigTransaction | Refusal:
-        """Take a configuration into force; that its update was authorised is checked where orderers apply updates."""
-        expected = self._next_rules.configuration.sequence + 1
+        """Take a configuration into force, when its update is authorised by the one in force until now."""
+        channel_id = self._rules.channel_id
         try:
-            configuration = decode_config_envelope(transaction.config)
-            if configuration.sequence != expected:
-                found = configuration.sequence
-                return Refusal(INVALID_CONFIG_TRANSACTION, f"configuration sequence {found}, expected {expected}")
-            self._next_rules = ChannelRules(self._rules.channel_id, configuration)
-        except (ConfigurationError, DecodeError) as error:
+            configuration = next_configuration(transaction.config, channel_id, self._next_rules.trust)
+            self._next_rules = ChannelRules(channel_id, configuration)
+        except (ConfigurationError, ConfigUpdateError, DecodeError) as error:
             return Refusal(INVALID_CONFIG_TRANSACTION, str(error))
         return transaction
 

@@ -32,6 +32,8 @@ class RunningProcess(NamedTuple):
     pid: int
     """Also its process group: every process leads a group and a session of its own."""
     memory_bytes: int
+    is_paused: bool
+    """Whether it was stopped where it stands (SIGSTOP)."""
 
 
 class ProcessTable:
@@ -92,7 +94,7 @@ class ProcessTable:
         found = {}
         for name, process in self._marked():
             try:
-                found[name, process.pid] = RunningProcess(name, process.pid, process.memory_info().rss)
+                found[name, process.pid] = _running(name, process)
             except psutil.Error:
                 continue  # it ended while we looked
         return [found[key] for key in sorted(found)]
@@ -104,8 +106,16 @@ class ProcessTable:
             process = psutil.Process(record["pid"])
             if process.create_time() != record["started"] or process.status() == psutil.STATUS_ZOMBIE:
                 return None
-            return RunningProcess(name, process.pid, process.memory_info().rss)
+            return _running(name, process)
         except (OSError, ValueError, KeyError, TypeError, psutil.Error):
+            return None
+
+    def arguments(self, name: str) -> list[str] | None:
+        """Give the arguments that a recorded process was started with, None when it does not run."""
+        process = self.recorded(name)
+        try:
+            return None if process is None else psutil.Process(process.pid).cmdline()
+        except psutil.Error:
             return None
 
     def log_tail(self, name: str) -> str:
@@ -126,6 +136,7 @@ class ProcessTable:
         ending = [(name, process) for name, process in self._marked() if names is None or name in names]
         for _, process in ending:
             _signal_group(process, signal.SIGTERM)
+            _signal_group(process, signal.SIGCONT)  # one that is paused hears nothing else
         _, alive = psutil.wait_procs([process for _, process in ending], timeout=timeout_seconds)
         for process in alive:
             _signal_group(process, signal.SIGKILL)
@@ -135,6 +146,32 @@ class ProcessTable:
         for name in {name for name, _ in ending}:
             self._record(name).unlink(missing_ok=True)
         return sorted(name for name, process in ending if process in alive)
+
+    def kill(self, name: str) -> None:
+        """End a process at once, whatever it does; return when it is gone."""
+        killed = [process for marked, process in self._marked() if marked == name]
+        for process in killed:
+            _signal_group(process, signal.SIGKILL)
+        psutil.wait_procs(killed, timeout=END_TIMEOUT_SECONDS)
+        self._reap(name)
+        self._record(name).unlink(missing_ok=True)
+
+    def pause(self, name: str) -> None:
+        """Stop a process where it stands."""
+        self._signal(name, signal.SIGSTOP)
+
+    def resume(self, name: str) -> None:
+        """Let a process that was paused go on."""
+        self._signal(name, signal.SIGCONT)
+
+    def nudge(self, name: str) -> None:
+        """Tell a process of ours to look at what it was asked (SIGHUP)."""
+        self._signal(name, signal.SIGHUP)
+
+    def _signal(self, name: str, number: signal.Signals) -> None:
+        for marked, process in self._marked():
+            if marked == name:
+                _signal_group(process, number)
 
     def _marked(self) -> Iterator[tuple[str, psutil.Process]]:
         prefix = f"{self._network_id}/"
@@ -161,6 +198,11 @@ class ProcessTable:
 
     def _mark(self, name: str) -> str:
         return f"{self._network_id}/{name}"
+
+
+def _running(name: str, process: psutil.Process) -> RunningProcess:
+    is_paused = process.status() == psutil.STATUS_STOPPED
+    return RunningProcess(name, process.pid, process.memory_info().rss, is_paused)
 
 
 def _signal_group(process: psutil.Process, number: signal.Signals) -> None:

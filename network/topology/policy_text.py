@@ -6,7 +6,7 @@ from typing import Final
 from fabric_protos.common import policies_pb2
 from fabric_protos.msp import msp_principal_pb2
 
-from network.protocol.configuration import CONFIGURATION_NAME, MAX_NAME_CHARACTERS
+from network.protocol.config_group import is_name
 from network.protocol.errors import ConfigurationError
 from network.protocol.policy_expression import encode_policy_expression
 from network.protocol.wire import parse
@@ -38,7 +38,7 @@ def policies(entry: Entry, required: Collection[str]) -> dict[str, Entry]:
     """Read policies by name; raises TopologyError for a missing one, and for what is no name."""
     found = entry.mapping()
     for name, policy in found.items():
-        if len(name) > MAX_NAME_CHARACTERS or name in (".", "..") or not CONFIGURATION_NAME.fullmatch(name):
+        if not is_name(name):
             raise policy.mistake("a policy's name has letters, digits, '.' and '-'")
     for name in required:
         if name not in found:

@@ -14,7 +14,8 @@ from typing import Final
 
 from network.errors import TopologyError
 from network.protocol.collection import COLLECTION_NAME
-from network.protocol.configuration import CHANNEL_ID, CONFIGURATION_NAME, MAX_NAME_CHARACTERS
+from network.protocol.config_group import CONFIGURATION_NAME, MAX_NAME_CHARACTERS
+from network.protocol.configuration import CHANNEL_ID
 from network.protocol.lifecycle import CHAINCODE_NAME, CHAINCODE_VERSION, MAX_SEQUENCE, SYSTEM_CHAINCODES
 from network.protocol.limits import MAX_BLOCK_NUMBER
 from network.topology.definition import (

@@ -134,7 +134,7 @@ REFUSED: dict[str, tuple[Callable[[LedgerNetwork, Endorsed], Any], int, str]] = 
         "channel does not exist",
     ),
     "a configuration": (header_type(1), 400, "message is of type that cannot be processed directly"),
-    "an update": (header_type(2), 501, "the embedded network does not change configurations"),
+    "no update": (header_type(2), 400, "error applying config update to existing channel 'consortium'"),
     "of the orderers": (header_type(4), 400, "message is of type that is no longer supported"),
     "no signature": (
         lambda network, endorsed: common_pb2.Envelope(payload=network.envelope(endorsed).payload),

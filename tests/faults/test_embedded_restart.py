@@ -28,7 +28,7 @@ from tests.support.embedded_ledger import (
     get,
     put,
 )
-from tests.support.generated_network import GeneratedNetwork, bft_topology, generate_network
+from tests.support.generated_network import GeneratedNetwork
 
 ORDERERS = ("orderer0", "orderer1", "orderer2")
 
@@ -274,13 +274,6 @@ def test_another_networks_first_block_is_refused(folder: Path, tmp_path: Path) -
 
     with pytest.raises(LedgerError, match="the orderers have joined consortium with another first block"):
         LedgerNetwork(other, folder)
-
-
-def test_a_network_of_bft_orderers_is_refused(tmp_path: Path) -> None:
-    made = generate_network(bft_topology(tmp_path), tmp_path / "credentials")
-
-    with pytest.raises(LedgerError, match="the embedded network orders as Raft does, not as BFT"):
-        LedgerNetwork(made, tmp_path / "network")
 
 
 def test_the_chain_goes_on_with_the_hash_of_its_last_block(folder: Path, opened: Open) -> None:

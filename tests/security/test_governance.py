@@ -17,7 +17,7 @@ from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
 from network.credentials.credential_folder import msp_certificate, msp_key
 from network.lifecycle import definition_of
-from network.protocol.configuration import ConfigGroup
+from network.protocol.config_group import ConfigGroup
 from network.protocol.endorsement_policy import ChannelRules
 from network.protocol.identity import SerializedIdentity, encode_serialized_identity
 from network.protocol.lifecycle import policy_reference, with_defaults

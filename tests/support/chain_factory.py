@@ -6,8 +6,8 @@ blocks. The same seed gives the same bytes, keys and certificates included.
 
 What is real: the configuration tree, MSPs and certificates, envelopes down to the write sets, data hashes, header
 hashes, orderers' signatures (low-S), flags, commit hashes. What is not: signatures of creators and endorsers have the
-right form and size but verify against nothing, configurations carry an empty update as their reason, nothing was
-simulated or validated, and a transaction has whatever verdict its `TransactionSpec` asks for.
+right form and size but verify against nothing (those of administrators on updates do verify), nothing was simulated or
+validated, and a transaction has whatever verdict its `TransactionSpec` asks for.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -38,6 +38,16 @@ from fabric_protos.peer import (
 
 from network.protocol.block import BlockHeader, header_bytes
 from network.protocol.commit_hash import StateKey, commit_hash
+from network.protocol.config_group import decode_group, encode_group
+from network.protocol.config_update import (
+    ConfigSignature,
+    SignedUpdate,
+    apply_update,
+    compute_update,
+    encode_signed_update,
+    encode_update,
+    signed_bytes,
+)
 from network.protocol.msp import Role
 from network.protocol.private_data import LIFECYCLE_NAMESPACE
 from network.protocol.read_write_set import MetadataEntry, Version
@@ -160,6 +170,7 @@ class Organisation:
         self.tls = Authority(self.msp_id, f"tlsca.{organisation}", randomness)
         self.client = self.issue("user", "client")
         self.peer = self.issue("peer0", "peer")
+        self.admin = self.issue("admin", "admin")
 
     def issue(self, common_name: str, unit: str) -> Signer:
         """Give a new identity of this organisation."""
@@ -289,21 +300,53 @@ class ChainFactory:
         return self._append(envelopes, judgement.flags, judgement.hashed_updates())
 
     def config_block(
-        self, change: Callable[[Any], None] = lambda _: None, *, sequence: int | None = None, code: int = VALID
+        self,
+        change: Callable[[Any], None] | None = None,
+        *,
+        sequence: int | None = None,
+        code: int = VALID,
+        spoil: Callable[[Any], None] = lambda _: None,
     ) -> bytes:
         """Make the next block of a new configuration: today's after a `change` to its channel group.
 
-        It is signed under the configuration in force until now. Without VALID as `code` it does not come into force.
+        It is signed under the configuration in force until now. `spoil` is given the ConfigEnvelope that is ready.
+        Without VALID as `code` it does not come into force.
         """
-        configuration = configtx_pb2.Config()
-        configuration.CopyFrom(self.configuration)
-        configuration.sequence = self.configuration.sequence + 1 if sequence is None else sequence
-        change(configuration.channel_group)
+        envelope = self.config_envelope(change)
+        if sequence is not None:
+            envelope.config.sequence = sequence
+        spoil(envelope)
         number = self.height
-        content = self._append([self._config_envelope(configuration)], bytes([code]), config_block=number)
+        wrapped = serialize(self._signed_envelope(HEADER_CONFIG, serialize(envelope), self.orderers[0]))
+        content = self._append([wrapped], bytes([code]), config_block=number)
         if code == VALID:
-            self.configuration, self.configured_by = configuration, number
+            self.configuration, self.configured_by = envelope.config, number
         return content
+
+    def config_envelope(self, change: Callable[[Any], None] | None = None, *, before: Any = None) -> Any:
+        """Make a ConfigEnvelope: a configuration (None: that in force) after a `change`, and the update that made it.
+
+        The update is signed by the administrators of every organisation. None changes a number that nobody reads.
+        """
+        old = self.configuration if before is None else before
+        after = configtx_pb2.ConfigGroup()
+        after.CopyFrom(old.channel_group)
+        (change or _change_little)(after)
+        root = decode_group(old.channel_group, "/Channel")
+        update = compute_update(self.channel, root, decode_group(after, "/Channel"))
+        group = encode_group(apply_update(update, self.channel, root).root)
+        signed = SignedUpdate(encode_update(update), self._signatures_on(encode_update(update)))
+        reason = self._signed_envelope(HEADER_CONFIG_UPDATE, encode_signed_update(signed), self.organisations[0].admin)
+        configuration = configtx_pb2.Config(sequence=old.sequence + 1, channel_group=group)
+        return configtx_pb2.ConfigEnvelope(config=configuration, last_update=reason)
+
+    def _signatures_on(self, update: bytes) -> tuple[ConfigSignature, ...]:
+        signatures = []
+        for organisation in (*self.organisations, self.orderer_organisation):
+            header = common_pb2.SignatureHeader(creator=organisation.admin.identity, nonce=self._randomness.give(24))
+            content = serialize(header)
+            signatures.append(ConfigSignature(content, organisation.admin.sign(signed_bytes(update, content))))
+        return tuple(signatures)
 
     def rotate_orderers(self) -> bytes:
         """Make a configuration block that replaces the orderers and their authority; the new ones sign what follows."""
@@ -492,14 +535,6 @@ class ChainFactory:
         data = serialize(configtx_pb2.ConfigEnvelope(config=self.configuration))
         return serialize(common_pb2.Envelope(payload=serialize(common_pb2.Payload(header=header, data=data))))
 
-    def _config_envelope(self, configuration: Any) -> bytes:
-        update = configtx_pb2.ConfigUpdateEnvelope(
-            config_update=serialize(configtx_pb2.ConfigUpdate(channel_id=self.channel))
-        )
-        reason = self._signed_envelope(HEADER_CONFIG_UPDATE, serialize(update), self.organisations[0].client)
-        envelope = configtx_pb2.ConfigEnvelope(config=configuration, last_update=reason)
-        return serialize(self._signed_envelope(HEADER_CONFIG, serialize(envelope), self.orderers[0]))
-
     def _signed_envelope(self, header_type: int, data: bytes, signer: Signer) -> Any:
         channel_header = common_pb2.ChannelHeader(type=header_type, channel_id=self.channel)
         self._stamp(channel_header)
@@ -568,6 +603,12 @@ class ChainFactory:
             set_policy(group, "BlockValidation", quorum_policy(orderers))
         _set_value(group, "ConsensusType", orderer_pb2.ConsensusType(type=kind, metadata=metadata))
         group.groups[organisation.name].CopyFrom(_orderer_group(organisation, addresses))
+
+
+def _change_little(group: Any) -> None:
+    value = group.groups["Orderer"].values["ChannelRestrictions"]
+    count = orderer_pb2.ChannelRestrictions.FromString(value.value).max_count
+    value.value = serialize(orderer_pb2.ChannelRestrictions(max_count=count + 1))
 
 
 def serialize(message: Any) -> bytes:

@@ -34,7 +34,8 @@ def with_acls(acls: Mapping[str, str]) -> Change:
         message = configuration_pb2.ACLs()
         for resource, reference in acls.items():
             message.acls[resource].policy_ref = reference
-        group.groups["Application"].values["ACLs"].value = serialize(message)
+        value = group.groups["Application"].values["ACLs"]
+        value.value, value.mod_policy = serialize(message), "Admins"
 
     return change
 
@@ -61,7 +62,7 @@ class EmbeddedChannel:
         self.judged = JudgedChannel()
         self.factory = self.judged.factory
         self.enterprise, self.customer = self.factory.organisations
-        self.admin = self.enterprise.issue("admin", "admin")
+        self.admin = self.enterprise.admin
         self.client = self.enterprise.client
         self.packages = PackageStore(folder / "packages")
         self.references: dict[str, list[tuple[str, str]]] = {}
@@ -72,7 +73,7 @@ class EmbeddedChannel:
     def close(self) -> None:
         self.channel.close()
 
-    def configure(self, change: Change) -> None:
+    def configure(self, change: Change | None = None) -> None:
         """Commit a new configuration."""
         self._commit(self.factory.config_block(change))
 

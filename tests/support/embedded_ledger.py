@@ -9,6 +9,7 @@ import selectors
 from collections.abc import Awaitable, Callable, Coroutine, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
 from hashlib import sha256
 from pathlib import Path
 from random import Random
@@ -26,6 +27,7 @@ from fabric_protos.peer import (
 from fabric_protos.peer.lifecycle import lifecycle_pb2
 
 from gateway.client.identity import SigningIdentity
+from network.channel.update_file import sign_update, update_envelope
 from network.embedded.ledger.chaincode import ChaincodeCall, ChaincodeResult, Conversation, RequestRefusedError
 from network.embedded.ledger.network import EmbeddedLedger
 from network.embedded.ledger.ordering import Orderer
@@ -34,6 +36,8 @@ from network.embedded.ledger.peer import Node, Peer
 from network.embedded.ledger.peer_channel import PeerChannel
 from network.embedded.local_msp import read_local_msp
 from network.protocol.collection import CollectionConfig, encode_collections
+from network.protocol.config_group import ConfigGroup
+from network.protocol.config_update import SignedUpdate, compute_update, encode_update
 from network.protocol.lifecycle import ChaincodeDefinition, signature_policy
 from network.protocol.package import build_service_package
 from network.protocol.policy_expression import encode_policy_expression
@@ -52,6 +56,8 @@ PEERS: Final = (SERVICE, BILLING, FIELD, CUSTOMER)
 BOTH: Final = (SERVICE, CUSTOMER)
 """Peers whose endorsements satisfy the policies of the chaincodes here."""
 AGENT: Final = ("ServiceMSP", "agent")
+ADMINS: Final = (("CustomerMSP", "admin"), ("ServiceMSP", "admin"), ("OrdererMSP", "admin"))
+"""Who together may change anything that is not an organisation's own."""
 POLICY: Final = "AND('CustomerMSP.peer', OutOf(1, 'ServiceMSP.peer', 'BillingMSP.peer', 'FieldMSP.peer'))"
 _Kind: Final = chaincode_shim_pb2.ChaincodeMessage
 
@@ -497,6 +503,36 @@ class LedgerNetwork:
         assert answer.response.status == 500, answer
         return str(answer.response.message)
 
+    # --- configurations
+
+    def update(
+        self,
+        change: Callable[[ConfigGroup], ConfigGroup],
+        signers: Sequence[tuple[str, str]] = ADMINS,
+        submitter: tuple[str, str] = ("ServiceMSP", "admin"),
+    ) -> Any:
+        """Make the envelope of an update of the configuration in force."""
+        before = self.ledger.channels[CHANNEL].rules.configuration.root
+        signed = SignedUpdate(encode_update(compute_update(CHANNEL, before, change(before))), ())
+        for signer in signers:
+            signed = sign_update(signed, self.client(*signer), bytes(24))
+        self._requests += 1
+        now = datetime.fromtimestamp(self.clock.now(), UTC)
+        nonce = sha256(f"{self._height} {self._requests}".encode()).digest()[:24]
+        return update_envelope(CHANNEL, signed, self.client(*submitter), nonce, now)
+
+    async def configure(
+        self, change: Callable[[ConfigGroup], ConfigGroup], signers: Sequence[tuple[str, str]] = ADMINS
+    ) -> int:
+        """Change the configuration and wait until every peer has it; gives the number of its block."""
+        service = self.ledger.channels[CHANNEL]
+        await self.ledger.broadcast(self.update(change, signers))
+        number = service.height - 1
+        for peer in self.ledger.peers:
+            if peer.state.is_running:
+                await peer.channels[CHANNEL].wait_for_height(number)
+        return number
+
     # --- chaincodes
 
     async def lifecycle(
@@ -572,9 +608,9 @@ async def deploy_all(network: LedgerNetwork) -> None:
     await network.deploy("begun", definition(init_required=True))
 
 
-def generate_dev(folder: Path) -> GeneratedNetwork:
-    """Make the credentials of the shipped topology `dev`."""
-    return generate_network(read_topology(shipped_topology("dev")), folder)
+def generate_dev(folder: Path, topology: str = "dev") -> GeneratedNetwork:
+    """Make the credentials of a shipped topology."""
+    return generate_network(read_topology(shipped_topology(topology)), folder)
 
 
 def with_second_channel(generated: GeneratedNetwork) -> GeneratedNetwork:

@@ -5,7 +5,7 @@ from hashlib import sha256
 from typing import Any
 
 import pytest
-from fabric_protos.common import common_pb2
+from fabric_protos.common import common_pb2, configtx_pb2
 
 from kvr_sync import errors
 from kvr_sync.model import Checkpoint
@@ -486,12 +486,42 @@ def without_block_validation(group: Any) -> None:
     del group.groups["Orderer"].policies["BlockValidation"]
 
 
-@pytest.mark.parametrize("change", [without_orderer_group, without_msp, without_block_validation])
-def test_rejects_a_configuration_that_cannot_be_used(change: Callable[[Any], None]) -> None:
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        (without_orderer_group, "cannot be used"),
+        (without_block_validation, "cannot be used"),
+        (without_msp, "does not follow.*change MSP ID"),
+    ],
+)
+def test_rejects_a_configuration_that_cannot_be_used(change: Callable[[Any], None], reason: str) -> None:
     factory = ChainFactory()
     verifier = verifier_at_tip(factory)
 
-    refuse(verifier, factory.config_block(change), errors.ConfigBlockError, "cannot be used")
+    refuse(verifier, factory.config_block(change), errors.ConfigBlockError, reason)
+
+
+def signed_by_nobody(envelope: Any) -> None:
+    payload = common_pb2.Payload.FromString(envelope.last_update.payload)
+    update = configtx_pb2.ConfigUpdateEnvelope.FromString(payload.data)
+    del update.signatures[:]
+    payload.data = update.SerializeToString()
+    envelope.last_update.payload = payload.SerializeToString()
+
+
+def of_more_than_its_update(envelope: Any) -> None:
+    envelope.config.channel_group.groups["Application"].values["Capabilities"].version += 1
+
+
+@pytest.mark.parametrize(
+    ("spoil", "reason"),
+    [(signed_by_nobody, "policy for .* not satisfied"), (of_more_than_its_update, "did not produce")],
+)
+def test_rejects_a_configuration_that_nobody_was_allowed_to_make(spoil: Callable[[Any], None], reason: str) -> None:
+    factory = ChainFactory()
+    verifier = verifier_at_tip(factory)
+
+    refuse(verifier, factory.config_block(spoil=spoil), errors.ConfigBlockError, f"does not follow.*{reason}")
 
 
 def test_accepts_an_unusable_configuration_that_is_not_valid_and_keeps_the_one_in_force() -> None:

@@ -6,16 +6,15 @@ overrule the defaults; what asks for the peer's own organisation cannot be overr
 
 from typing import Final
 
-from fabric_protos.common import policies_pb2
 from fabric_protos.msp import msp_principal_pb2
 from fabric_protos.peer import configuration_pb2
 
 from network.embedded.ledger.chaincode import is_text
 from network.protocol.endorsement_policy import ChannelRules
-from network.protocol.errors import DecodeError, IdentityError, PolicyError
+from network.protocol.errors import DecodeError, IdentityError
 from network.protocol.identity import Identity, decode_serialized_identity
 from network.protocol.msp import CLASSIFICATION_ROLE, ChannelMsps, Principal, Role
-from network.protocol.policy import ImplicitMetaPolicy, SignedData, is_satisfied, verified_signatures
+from network.protocol.policy import SignedData, verified_signatures
 from network.protocol.wire import parse
 
 CHANNEL: Final = "/Channel/"
@@ -101,34 +100,11 @@ def _evaluate(path: str, signed: SignedData, rules: ChannelRules, failed: str, m
 
 def policy_defect(path: str, signed: SignedData, rules: ChannelRules) -> str | None:
     """Say why a signature does not satisfy a policy of the channel, None when it does."""
-    if path not in rules.trust.policies.by_path:
+    policies = rules.trust.policies
+    if path not in policies.by_path:
         return f"no such policy: '{path.removeprefix(CHANNEL)}'"
-    try:
-        rules.trust.policies.evaluate_signed_data(path, (signed,))
-    except PolicyError:
-        return _reason(path, signed, rules)
-    return None
-
-
-def _reason(path: str, signed: SignedData, rules: ChannelRules) -> str:
-    """Say why a policy of the channel is not satisfied (`common/policies/implicitmeta.go`, `common/cauthdsl`)."""
-    policy = rules.trust.policies.by_path[path]
-    if not isinstance(policy, ImplicitMetaPolicy):
-        return "signature set did not satisfy policy"
-    identities = [signature.identity for signature in verified_signatures((signed,), rules.msps)]
-    holding = sum(child is not None and is_satisfied(child, identities, rules.msps) for child in policy.children)
-    return (
-        f"implicit policy evaluation failed - {holding} sub-policies were satisfied, but this policy requires "
-        f"{policy.needed} of the '{_sub_policy(path, rules)}' sub-policies to be satisfied"
-    )
-
-
-def _sub_policy(path: str, rules: ChannelRules) -> str:
-    *groups, name = path.removeprefix(CHANNEL).split("/")
-    group = rules.configuration.root
-    for child in groups:
-        group = group.groups[child]
-    return str(parse(policies_pb2.ImplicitMetaPolicy, group.policies[name].value, "ImplicitMetaPolicy").sub_policy)
+    identities = tuple([verified.identity for verified in verified_signatures((signed,), rules.msps)])
+    return policies.refusal(path, identities)
 
 
 def _acl(resource: str, rules: ChannelRules) -> str | None:

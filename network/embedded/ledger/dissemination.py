@@ -9,6 +9,7 @@ from typing import Final, Protocol
 
 from fabric_protos.ledger.rwset import rwset_pb2
 
+from network.embedded.ledger.node_state import NodeState
 from network.embedded.ledger.peer_channel import PeerChannel
 from network.embedded.ledger.private_data import PrivatePart, find_private_writes, only_collections
 from network.embedded.ledger.private_ledger import ExpiresSoonError
@@ -26,6 +27,7 @@ class Member(Protocol):
     """A peer, as far as private data goes."""
 
     channels: dict[str, PeerChannel]
+    state: NodeState
 
 
 class Dissemination:
@@ -88,6 +90,7 @@ class Dissemination:
             for peer in self._peers
             if (other := peer.channels.get(channel.channel_id)) is not None
             and other is not channel
+            and peer.state.is_running
             and channel.is_member(namespace, name, other.msp_id)
         ]
 

@@ -300,7 +300,7 @@ class Fork:
                 files.append(service.block(position, number))
         # Other nonces than the channel's: the two chains differ even where they hold the same transactions.
         chance = Random(f"fork of {channel_id} at {service.height}")  # noqa: S311  # nothing secret rests on it
-        self._service = OrderingService(channel_id, self._orderers, ledger.clock, chance.randbytes)
+        self._service = OrderingService(channel_id, self._orderers, ledger.clock, chance)
         self._honest = {peer: peer.channels[channel_id] for peer in peers}
         self._channels = {peer: self._copied(channel, peer, folder) for peer, channel in self._honest.items()}
         for peer, channel in self._channels.items():

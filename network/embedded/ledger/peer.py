@@ -22,6 +22,7 @@ from network.embedded.ledger.endorsable import EndorsableChaincode, NotEndorsabl
 from network.embedded.ledger.execution import Execution, signed_data
 from network.embedded.ledger.lifecycle_chaincode import LifecycleCall
 from network.embedded.ledger.lifecycle_chaincode import invoke as invoke_lifecycle
+from network.embedded.ledger.node_state import NodeState
 from network.embedded.ledger.package_store import PackageStore
 from network.embedded.ledger.peer_channel import PeerChannel
 from network.embedded.ledger.request_filter import EndorserError, check_request
@@ -101,7 +102,7 @@ class Peer:
         packages: PackageStore,
         distribute: Distribute,
         clock: Clock,
-        joined: Callable[[PeerChannel], None],
+        joined: Callable[["Peer", PeerChannel], None],
     ) -> None:
         self.node = node
         self.folder = folder
@@ -109,6 +110,7 @@ class Peer:
         self.channels: dict[str, PeerChannel] = {}
         self.runner = runner
         self.running: set[tuple[str, str, str]] = set()
+        self.state = NodeState()
         self._endorsable: dict[tuple[str, str], tuple[tuple[int, int], EndorsableChaincode]] = {}
         self._distribute = distribute
         self._clock = clock
@@ -173,12 +175,16 @@ class Peer:
         except BaseException:
             self.leave(channel)
             raise
-        self._joined(channel)
+        self._joined(self, channel)
 
     # --- endorsing
 
     async def process_proposal(self, signed: proposal_pb2.SignedProposal) -> proposal_response_pb2.ProposalResponse:
         """Answer a proposal; raises EndorserError where a real peer's call fails instead."""
+        if self.state.is_paused:
+            await self.state.wait_until_running()
+        if not self.state.is_running:
+            raise EndorserError(f"connection error: dial tcp {self.node.address}: connect: connection refused")
         check_request(signed.proposal_bytes, self._clock.now())
         try:
             proposal = decode_proposal(signed.SerializeToString())

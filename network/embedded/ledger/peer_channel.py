@@ -144,6 +144,11 @@ class PeerChannel:
             raise LedgerError(f"{self.channel_id} has no first block yet")
         return self._rules
 
+    @property
+    def config_sequence(self) -> int:
+        """Grows with each configuration."""
+        return self.rules.configuration.sequence
+
     def header(self, number: int) -> BlockHeader:
         """Give the header of a block."""
         header = self._files.block(number).header

@@ -1,8 +1,8 @@
-"""The servers of the nodes: a port each, TLS on every one."""
+"""The servers of the nodes: a port each, TLS on every one. A node that is paused accepts calls and answers none."""
 
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from random import Random
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 import grpc
 from fabric_protos.gateway import gateway_pb2
@@ -10,6 +10,7 @@ from fabric_protos.orderer import ab_pb2
 from fabric_protos.peer import events_pb2, peer_pb2
 
 from network.embedded.ledger.network import EmbeddedLedger
+from network.embedded.ledger.node_state import NodeState
 from network.embedded.ledger.peer import Peer
 from network.embedded.services.endorser import EndorserService
 from network.embedded.services.gateway import GatewayService
@@ -27,6 +28,8 @@ from network.embedded.services.rpc import (
 from network.errors import PortTakenError
 
 STOP_SECONDS = 0.5
+
+_Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any] | None"
 
 
 class ServerTls(NamedTuple):
@@ -49,7 +52,7 @@ async def serve_peer(
         service_handler(deliver, PeerDeliverService(peer, ledger.clock), DELIVER_REQUESTS),
         UnknownServices((endorser, gateway, deliver)),
     )
-    return await _start(handlers, address, tls, peer.node.name)
+    return await _start(handlers, peer.state, address, tls, peer.node.name)
 
 
 async def serve_orderer(address: str, tls: ServerTls, ledger: EmbeddedLedger, orderer: int) -> grpc.aio.Server:
@@ -60,11 +63,27 @@ async def serve_orderer(address: str, tls: ServerTls, ledger: EmbeddedLedger, or
         health_handler(),
         UnknownServices((broadcast,)),
     )
-    return await _start(handlers, address, tls, ledger.orderers[orderer].name)
+    served = ledger.orderers[orderer]
+    return await _start(handlers, served.state, address, tls, served.name)
 
 
-async def _start(handlers: Sequence[Any], address: str, tls: ServerTls, name: str) -> grpc.aio.Server:
-    server = grpc.aio.server(handlers=handlers, options=SERVER_OPTIONS)
+class _Gate(grpc.aio.ServerInterceptor):
+    """Holds every call until the node runs."""
+
+    def __init__(self, state: NodeState) -> None:
+        self._state = state
+
+    async def intercept_service(
+        self,
+        continuation: Callable[[grpc.HandlerCallDetails], Awaitable[_Handler]],
+        handler_call_details: grpc.HandlerCallDetails,
+    ) -> _Handler:
+        await self._state.wait_until_running()
+        return await continuation(handler_call_details)
+
+
+async def _start(handlers: Sequence[Any], state: NodeState, address: str, tls: ServerTls, name: str) -> grpc.aio.Server:
+    server = grpc.aio.server(handlers=handlers, interceptors=[_Gate(state)], options=SERVER_OPTIONS)
     credentials = grpc.ssl_server_credentials([(tls.key, tls.certificate)])
     try:
         server.add_secure_port(address, credentials)
@@ -72,9 +91,3 @@ async def _start(handlers: Sequence[Any], address: str, tls: ServerTls, name: st
         raise PortTakenError(f"{address} of {name} is in use by another process") from error
     await server.start()
     return server
-
-
-async def stop_servers(servers: Sequence[grpc.aio.Server]) -> None:
-    """Close the ports; calls under way get a moment to end."""
-    for server in servers:
-        await server.stop(STOP_SECONDS)

@@ -32,12 +32,12 @@ class OrdererChain:
     @property
     def height(self) -> int:
         """Number of the next block."""
-        return self._service.height
+        return self._service.height_at(self._orderer)
 
     @property
     def config_sequence(self) -> int:
         """Grows with each configuration."""
-        return self._service.rules.configuration.sequence
+        return self._service.config_sequence
 
     def block(self, number: int) -> bytes:
         """Give a block as this orderer signed it."""
@@ -45,7 +45,7 @@ class OrdererChain:
 
     async def wait_for_height(self, above: int) -> None:
         """Return when the height is above the number."""
-        await self._service.wait_for_height(above)
+        await self._service.wait_for_height(above, self._orderer)
 
     def may_read(self, signed: SignedData) -> bool:
         """Tell whether the signer is a reader of the channel."""
@@ -77,6 +77,7 @@ class OrdererService:
     ) -> AsyncIterator[ab_pb2.BroadcastResponse]:
         """Take envelopes until one is refused."""
         async for envelope in requests:
+            await self._ledger.orderers[self._orderer].state.wait_until_running()
             try:
                 await self._ledger.broadcast(envelope, self._orderer)
             except AdmissionError as error:

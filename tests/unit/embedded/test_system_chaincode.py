@@ -33,7 +33,7 @@ def network(tmp_path: Path) -> Iterator[EmbeddedChannel]:
     made = EmbeddedChannel(tmp_path)
     arguments = messages.ApproveChaincodeDefinitionForMyOrgArgs(name="service", version="1.0", sequence=1)
     made.call("ApproveChaincodeDefinitionForMyOrg", arguments, commit=True)
-    made.configure(lambda _: None)
+    made.configure()
     yield made
     made.close()
 

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from network.protocol import limits
-from network.protocol.configuration import ConfigGroup, ConfigPolicy
+from network.protocol.config_group import ConfigGroup, ConfigPolicy
 from network.protocol.errors import ConfigurationError, DecodeError, LimitExceededError, PolicyError
 from network.protocol.msp import TYPE_FABRIC, ChannelMsps, MspDefinition, MspVersion
 from network.protocol.policy import (

@@ -638,14 +638,14 @@ def test_phantom_gets_its_own_code(channel: JudgedChannel) -> None:
 
 
 def config_transaction(
-    channel: JudgedChannel, change: Callable[[Any], None] = lambda _: None, *, step: int = 1
+    channel: JudgedChannel, change: Callable[[Any], None] | None = None, *, step: int = 1
 ) -> EnvelopeSpec:
     """Make the configuration in force, changed, as an orderer would put it into a block."""
     stored = channel.state.value(CONFIG_KEY)
     assert stored is not None
-    envelope = configtx_pb2.ConfigEnvelope.FromString(stored.value)
-    envelope.config.sequence += step
-    change(envelope.config.channel_group)
+    before = configtx_pb2.ConfigEnvelope.FromString(stored.value).config
+    envelope = channel.factory.config_envelope(change, before=before)
+    envelope.config.sequence += step - 1
     orderer = channel.factory.orderers[0]
     return EnvelopeSpec(data=serialize(envelope), header_type=1, creator=orderer, tx_id="")
 
