@@ -9,26 +9,25 @@ from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 from cryptography import x509
-from fabric_protos.common import common_pb2, policies_pb2
 from fabric_protos.msp import msp_config_pb2
 from fabric_protos.orderer.etcdraft import configuration_pb2 as raft_pb2
 from fabric_protos.peer import configuration_pb2, policy_pb2
 from fabric_protos.peer.lifecycle import lifecycle_pb2
 
-from gateway.client.channel import NodeChannel
+from gateway.client.channel import Endpoint, NodeChannel
 from gateway.client.endorser import Endorser
 from gateway.client.gateway import Gateway, Network
 from gateway.client.identity import SigningIdentity
 from gateway.client.profile import read_profile
+from network.channel.description import policy_text
 from network.errors import DefinitionFileError
-from network.lifecycle import LIFECYCLE
-from network.protocol.collection import CollectionConfig, encode_collections
-from network.protocol.config_group import ConfigGroup, ConfigPolicy
-from network.protocol.configuration import ChannelConfiguration, decode_config_envelope
+from network.lifecycle import LIFECYCLE, committed_sequence
+from network.protocol.collection import CollectionConfig, decode_collections, encode_collections
+from network.protocol.config_group import ConfigGroup
+from network.protocol.configuration import ChannelConfiguration
 from network.protocol.errors import ConfigurationError, DecodeError
 from network.protocol.lifecycle import ChaincodeDefinition, policy_reference, signature_policy, with_defaults
 from network.protocol.msp import TYPE_FABRIC
-from network.protocol.policy import TYPE_IMPLICIT_META, TYPE_SIGNATURE
 from network.protocol.policy_expression import decode_policy_expression, encode_policy_expression
 from network.protocol.wire import parse
 
@@ -46,7 +45,6 @@ _COLLECTION_FIELDS: Final = frozenset(
     )
 )
 RAFT: Final = "etcdraft"
-_RULES: Final = ("ANY", "ALL", "MAJORITY")
 
 
 @dataclass(frozen=True)
@@ -56,6 +54,8 @@ class Administrator:
     msp_id: str
     identity: SigningIdentity
     peers: Sequence[Endorser]
+    orderers: Sequence[Endpoint] = ()
+    """Those that the profile names."""
 
     def network(self, channel: str) -> Network:
         """Give a channel as the first peer's Gateway service shows it."""
@@ -65,7 +65,8 @@ class Administrator:
 @asynccontextmanager
 async def administrator(profile: Path, msp_id: str, identity: Path) -> AsyncIterator[Administrator]:
     """Connect to an organisation's peers; raises ClientError (profile, credential, dial)."""
-    endpoints = read_profile(profile).own_peers(msp_id)
+    read = read_profile(profile)
+    endpoints = read.own_peers(msp_id)
     signer = SigningIdentity.from_msp_folder(msp_id, identity)
     async with AsyncExitStack() as stack:
         peers = []
@@ -73,7 +74,7 @@ async def administrator(profile: Path, msp_id: str, identity: Path) -> AsyncIter
             channel = await stack.enter_async_context(NodeChannel(endpoint))
             await channel.dial()
             peers.append(Endorser(signer, channel))
-        yield Administrator(msp_id, signer, peers)
+        yield Administrator(msp_id, signer, peers, read.orderers)
 
 
 # --- definitions
@@ -185,6 +186,16 @@ async def committed_chaincodes(network: Network) -> list[CommittedChaincode]:
     return found
 
 
+async def committed_collections(network: Network, chaincode: str) -> tuple[CollectionConfig, ...]:
+    """Give the collections of a committed definition; none when there is no definition. Raises EvaluateError."""
+    if await committed_sequence(network, chaincode) == 0:
+        return ()
+    arguments = lifecycle_pb2.QueryChaincodeDefinitionArgs(name=chaincode).SerializeToString()
+    answer = await network.contract(LIFECYCLE).evaluate("QueryChaincodeDefinition", arguments)
+    result = parse(lifecycle_pb2.QueryChaincodeDefinitionResult, answer, "QueryChaincodeDefinitionResult")
+    return decode_collections(result.collections.SerializeToString())
+
+
 def application_policy_text(content: bytes) -> str:
     """Write an ApplicationPolicy as people do; one that does not read is named so."""
     try:
@@ -221,19 +232,6 @@ class ShownChannel(NamedTuple):
     certificates: list[ShownCertificate]
 
 
-async def read_configuration(network: Network) -> ChannelConfiguration:
-    """Give the configuration in force (`cscc.GetConfigBlock`).
-
-    Raises EvaluateError, and DecodeError or ConfigurationError for an answer that is none.
-    """
-    answer = await network.contract("cscc").evaluate("GetConfigBlock", network.channel_name)
-    block = parse(common_pb2.Block, answer, "Block")
-    if not block.data.data:
-        raise DecodeError("Block: no configuration")
-    payload = parse(common_pb2.Envelope, block.data.data[0], "Envelope").payload
-    return decode_config_envelope(parse(common_pb2.Payload, payload, "Payload").data)
-
-
 def describe_channel(configuration: ChannelConfiguration, now: datetime) -> ShownChannel:
     """Put a configuration into words; `now` in UTC."""
     root = configuration.root
@@ -254,22 +252,10 @@ def describe_channel(configuration: ChannelConfiguration, now: datetime) -> Show
 
 
 def _policies(path: str, group: ConfigGroup) -> list[tuple[str, str]]:
-    found = [(f"{path}/{name}", _policy_text(policy)) for name, policy in sorted(group.policies.items())]
+    found = [(f"{path}/{name}", policy_text(policy)) for name, policy in sorted(group.policies.items())]
     for name, child in sorted(group.groups.items()):
         found += _policies(f"{path}/{name}", child)
     return found
-
-
-def _policy_text(policy: ConfigPolicy) -> str:
-    try:
-        if policy.policy_type == TYPE_SIGNATURE:
-            return decode_policy_expression(policy.value)
-        if policy.policy_type == TYPE_IMPLICIT_META:
-            meta = parse(policies_pb2.ImplicitMetaPolicy, policy.value, "ImplicitMetaPolicy")
-            return f"{_RULES[meta.rule]} {meta.sub_policy}"
-    except (DecodeError, ConfigurationError, IndexError):
-        pass
-    return "(a policy that does not read)"
 
 
 def _acls(root: ConfigGroup) -> dict[str, str]:

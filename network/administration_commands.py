@@ -1,46 +1,41 @@
-"""The commands `kvr network chaincode` and `kvr network channel`, for networks that others created too.
+"""The commands `kvr network chaincode`, for networks that others created too.
 
 Exit status as of `kvr network`.
 """
 
-import asyncio
 import json
-import time
-from collections.abc import Awaitable, Callable, Iterator
-from contextlib import contextmanager
-from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated, Final
+from typing import Annotated
 
 import typer
 
-from gateway.client.errors import ClientError
+from gateway.client.gateway import Network
 from network.administration import (
     Administrator,
-    administrator,
     committed_chaincodes,
+    committed_collections,
     definition,
-    describe_channel,
-    read_configuration,
 )
-from network.errors import NetworkError
-from network.lifecycle import approvals, approve, commit, install
-from network.protocol.errors import ProtocolError
+from network.collection_change import check_collection_change
+from network.command_options import (
+    AsJson,
+    ChannelName,
+    Identity,
+    MspId,
+    Profile,
+    file_bytes,
+    reported_errors,
+    run_as_admin,
+)
+from network.lifecycle import approvals, approve, commit, committed_sequence, install
 from network.protocol.lifecycle import ChaincodeDefinition
 from network.protocol.package import build_service_package, package_id, read_package
 from network.running.atomic_file import write_file
-
-SOON_DAYS: Final = 60
+from network.running.root import NetworkRoot
+from network.upgrade import upgrade_chaincodes
 
 chaincode = typer.Typer(no_args_is_help=True, help="Deploy chaincodes on channels, each organisation for itself.")
-channel = typer.Typer(no_args_is_help=True, help="Look at channels.")
 
-Profile = Annotated[Path, typer.Option("--profile", metavar="FILE", help="Connection profile that names the peers.")]
-MspId = Annotated[str, typer.Option("--msp-id", metavar="ID", help="Your organisation.")]
-Identity = Annotated[
-    Path, typer.Option("--identity", metavar="FOLDER", help="MSP folder of its admin: signcerts/ and keystore/.")
-]
-ChannelName = Annotated[str, typer.Option("--channel", metavar="NAME")]
 Name = Annotated[str, typer.Argument(metavar="NAME", help="Name of the chaincode.")]
 Version = Annotated[str, typer.Option("--version", metavar="TEXT")]
 Sequence = Annotated[int, typer.Option("--sequence", min=1, help="The committed sequence plus one.")]
@@ -74,8 +69,12 @@ def package_command(
     ] = None,
     client_key: Annotated[Path | None, typer.Option("--client-key", metavar="FILE")] = None,
 ) -> None:
-    """Write a package for a chaincode that runs as a service, and print its id. The same input gives the same id."""
-    with _errors():
+    """Write a package for a chaincode that runs as a service, and print its id. The same input gives the same id.
+
+    The package holds the certificates, and the client key, that your peers reach the chaincode with. So renewing them
+    means a new package: install it, and approve the same definition again with its id; no commit is needed.
+    """
+    with reported_errors():
         if (client_certificate is None) is not (client_key is None):
             raise typer.BadParameter("--client-cert and --client-key go together")
         connection: dict[str, object] = {"address": address, "dial_timeout": "10s"}
@@ -104,13 +103,13 @@ def install_command(
     """Install a package on every peer of your organisation that the profile names; installed already is fine."""
 
     async def work(admin: Administrator) -> None:
-        content = _bytes(file)
+        content = file_bytes(file)
         label = read_package(content).metadata.label
         for peer in admin.peers:
             installed = await install(peer, content, label)
             typer.echo(f"{peer.channel.address}: {installed}")
 
-    _run(profile, msp_id, identity, work)
+    run_as_admin(profile, msp_id, identity, work)
 
 
 @chaincode.command("approve")
@@ -129,17 +128,26 @@ def approve_command(  # noqa: PLR0913, PLR0917  # one parameter per option
     collections: Collections = None,
     init_required: InitRequired = False,
 ) -> None:
-    """Approve a definition for your organisation; every organisation has to give the very same."""
+    """Approve a definition for your organisation; every organisation has to give the very same.
+
+    An upgrade is the next sequence, approved and committed again. Of collections that exist, members, peer counts and
+    policies may change; none may be left out, and blockToLive stays.
+    """
 
     async def work(admin: Administrator) -> None:
         wanted = definition(
             sequence=sequence, version=version, policy=policy, collections=collections, init_required=init_required
         )
-        await approve(admin.network(channel_name), admin.msp_id, name, wanted, package)
+        network = admin.network(channel_name)
+        check_collection_change(wanted.collection_configs(), await committed_collections(network, name))
+        await approve(network, admin.msp_id, name, wanted, package)
         typer.echo(f"{admin.msp_id} approves {name} {version}, sequence {sequence}, on {channel_name}")
-        await _show_approvals(admin, channel_name, name, wanted)
+        if await committed_sequence(network, name) < sequence:
+            await _show_approvals(network, name, wanted)
+        else:
+            typer.echo("  it is committed already; from now on your peers run it by this package")
 
-    _run(profile, msp_id, identity, work)
+    run_as_admin(profile, msp_id, identity, work)
 
 
 @chaincode.command("commit")
@@ -164,7 +172,22 @@ def commit_command(  # noqa: PLR0913, PLR0917  # one parameter per option
         await commit(admin.network(channel_name), name, wanted)
         typer.echo(f"{name} {version}, sequence {sequence}, is committed on {channel_name}")
 
-    _run(profile, msp_id, identity, work)
+    run_as_admin(profile, msp_id, identity, work)
+
+
+@chaincode.command("upgrade")
+def upgrade_command(
+    topology: Annotated[
+        Path, typer.Argument(metavar="FILE", help="The network's topology with new sequences of its chaincodes.")
+    ],
+    root: Annotated[
+        Path, typer.Option("--root", envvar="KVR_NETWORK_ROOT", metavar="FOLDER", help="The network's folder.")
+    ] = Path("kvr-network"),
+) -> None:
+    """Upgrade the chaincodes of a network of ours: install, approve and commit at every organisation, and serve."""
+    with reported_errors():
+        upgraded = upgrade_chaincodes(NetworkRoot(root), topology, lambda step: typer.echo(f"  {step}"))
+        typer.echo(f"upgraded: {', '.join(upgraded)}")
 
 
 @chaincode.command("status")
@@ -173,7 +196,7 @@ def status_command(  # one parameter per option
     msp_id: MspId,
     identity: Identity,
     channel_name: ChannelName,
-    as_json: Annotated[bool, typer.Option("--json", help="As one JSON object.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Say which definitions are committed on a channel, and who has approved them."""
 
@@ -192,84 +215,14 @@ def status_command(  # one parameter per option
             for organization, approved in sorted(entry.approvals.items()):
                 typer.echo(f"  {organization}: {'approved' if approved else 'not approved'}")
 
-    _run(profile, msp_id, identity, work)
+    run_as_admin(profile, msp_id, identity, work)
 
 
-@channel.command("show")
-def show_command(
-    profile: Profile,
-    msp_id: MspId,
-    identity: Identity,
-    channel_name: ChannelName,
-    as_json: Annotated[bool, typer.Option("--json", help="As one JSON object.")] = False,
-) -> None:
-    """Show a channel's configuration: organisations, orderers, policies, capabilities, certificates with days left."""
-
-    async def work(admin: Administrator) -> None:
-        configuration = await read_configuration(admin.network(channel_name))
-        shown = describe_channel(configuration, datetime.fromtimestamp(time.time(), UTC))
-        if as_json:
-            certificates = [certificate._asdict() for certificate in shown.certificates]
-            typer.echo(json.dumps({**shown._asdict(), "certificates": certificates}, indent=1))
-            return
-        typer.echo(f"{channel_name}: configuration {shown.sequence}, consensus {shown.consensus}")
-        typer.echo(f"organisations: {', '.join(shown.organizations)}")
-        for name, endpoints in shown.orderers.items():
-            typer.echo(f"orderers of {name}: {', '.join(endpoints)}")
-        for level, names in shown.capabilities.items():
-            typer.echo(f"capabilities of {level}: {', '.join(names)}")
-        typer.echo("policies:")
-        for path, text in shown.policies.items():
-            typer.echo(f"  {path}: {text}")
-        for resource, reference in shown.acls.items():
-            typer.echo(f"access to {resource}: {reference}")
-        typer.echo("certificates, the one that ends first above:")
-        for certificate in shown.certificates:
-            mark = " !" if certificate.days_left < SOON_DAYS else ""
-            typer.echo(
-                f"  {certificate.days_left:6} days{mark}: {certificate.purpose} of {certificate.organization} "
-                f"({certificate.subject})"
-            )
-
-    _run(profile, msp_id, identity, work)
-
-
-async def _show_approvals(admin: Administrator, channel_name: str, name: str, wanted: ChaincodeDefinition) -> None:
-    given = await approvals(admin.network(channel_name), name, wanted)
+async def _show_approvals(network: Network, name: str, wanted: ChaincodeDefinition) -> None:
+    given = await approvals(network, name, wanted)
     for organization, approved in sorted(given.items()):
         typer.echo(f"  {organization}: {'approved' if approved else 'not approved'}")
 
 
-def _run(profile: Path, msp_id: str, identity: Path, work: Callable[[Administrator], Awaitable[None]]) -> None:
-    async def connected() -> None:
-        async with administrator(profile, msp_id, identity) as admin:
-            await work(admin)
-
-    with _errors():
-        asyncio.run(connected())
-
-
-def _bytes(file: Path) -> bytes:
-    try:
-        return file.read_bytes()
-    except OSError as error:
-        raise typer.BadParameter(f"{file}: {error.strerror}") from error
-
-
 def _text(file: Path) -> str:
-    return _bytes(file).decode("utf-8", "replace")
-
-
-@contextmanager
-def _errors() -> Iterator[None]:
-    """Print an error of ours with its code and what each peer said, and exit."""
-    try:
-        yield
-    except (NetworkError, ProtocolError) as error:
-        typer.echo(f"error[{error.code}]: {error}", err=True)
-        raise typer.Exit(1) from error
-    except ClientError as error:
-        typer.echo(f"error[{error.code}]: {error}", err=True)
-        for detail in getattr(error, "details", ()):
-            typer.echo(f"  {detail.address} ({detail.msp_id}): {detail.message}", err=True)
-        raise typer.Exit(1) from error
+    return file_bytes(file).decode("utf-8", "replace")

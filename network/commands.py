@@ -15,7 +15,8 @@ from typing import Annotated, Final
 
 import typer
 
-from network.administration_commands import chaincode, channel
+from network.administration_commands import chaincode
+from network.channel_commands import channel
 from network.creation import CreatedNetwork
 from network.errors import NetworkError
 from network.node_commands import node

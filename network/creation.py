@@ -142,7 +142,7 @@ def _profile(network: CreatedNetwork, msp_id: str) -> bytes:
 
 
 def _package_file(root: NetworkRoot, served: ServedChaincode) -> Path:
-    return root.packages / f"{served.name}.tar.gz"
+    return root.packages / f"{served.name}-{served.chaincode.version}.tar.gz"
 
 
 def _package(network: CreatedNetwork, served: ServedChaincode) -> bytes:

@@ -43,23 +43,28 @@ class _Member(NamedTuple):
     admin: Network
 
 
-async def deploy(network: CreatedNetwork, progress: Progress) -> None:
-    """Install, approve and commit every chaincode that is not there yet, and wait until it answers.
+async def deploy(network: CreatedNetwork, progress: Progress, before_commit: Callable[[], None] | None = None) -> None:
+    """Install, approve and commit every chaincode that is not there yet in this sequence, and wait until it answers.
 
+    `before_commit` is called before each commit, in a thread: where an upgrade exchanges the processes that serve.
     Raises ReadinessError, naming chaincode and step, when that fails or takes too long.
     """
     for channel in network.topology.channels:
         async with _members(network, channel) as members:
             await _each_member_is_there(channel, members)
             for chaincode in channel.chaincodes:
-                await _deploy(network, channel, chaincode, members, progress)
+                await _deploy(network, chaincode, members, progress, before_commit)
 
 
 async def _deploy(
-    network: CreatedNetwork, channel: Channel, chaincode: Chaincode, members: Sequence[_Member], progress: Progress
+    network: CreatedNetwork,
+    chaincode: Chaincode,
+    members: Sequence[_Member],
+    progress: Progress,
+    before_commit: Callable[[], None] | None,
 ) -> None:
     definition = definition_of(chaincode)
-    place = f"chaincode {chaincode.name} on {channel.name}"
+    place = f"chaincode {chaincode.name} on {members[0].admin.channel_name}"
     sequence = await _trying(f"{place}: query", lambda: committed_sequence(members[0].admin, chaincode.name))
     served = [found for found in served_chaincodes(network.topology) if found.chaincode is chaincode]
     if sequence < chaincode.sequence:
@@ -67,6 +72,8 @@ async def _deploy(
         steps = [_install_and_approve(network, it, members, definition) for it in served]
         await asyncio.gather(*steps)
         progress(f"{place}: commit")
+        if before_commit is not None:
+            await asyncio.to_thread(before_commit)
         await _trying(f"{place}: commit", lambda: commit(members[0].admin, chaincode.name, definition))
     progress(f"{place}: first transaction")
     await asyncio.gather(*[_is_known(place, member, chaincode) for member in members])

@@ -18,7 +18,13 @@ from network.channel.document import policy_fields, value_fields
 from network.protocol.block_signature import ChannelTrust
 from network.protocol.certificate import decode_revocation_list
 from network.protocol.config_group import ConfigGroup, ConfigPolicy, ConfigValue
-from network.protocol.config_update import ProposedConfiguration, SignedUpdate, signed_claims, unsatisfied_policies
+from network.protocol.config_update import (
+    NO_SUCH_POLICY,
+    ProposedConfiguration,
+    SignedUpdate,
+    signed_claims,
+    unsatisfied_policies,
+)
 from network.protocol.errors import ConfigurationError, DecodeError, IdentityError
 from network.protocol.identity import decode_serialized_identity
 from network.protocol.policy import TYPE_IMPLICIT_META, TYPE_SIGNATURE, VerifiedSignature, verified_signatures
@@ -224,11 +230,15 @@ class ShownSignature(NamedTuple):
 
 
 class UpdateReport(NamedTuple):
-    """An update against the configuration in force: `policies` that it needs, by path, with what is missing or None."""
+    """An update against the configuration in force.
+
+    `policies` that it needs, by path, with what is missing or None; `rules`: what these policies say.
+    """
 
     changes: list[str]
     dropped: list[str]
     policies: dict[str, str | None]
+    rules: dict[str, str]
     signatures: list[ShownSignature]
 
     @property
@@ -247,8 +257,18 @@ def report_update(signed: SignedUpdate, proposed: ProposedConfiguration, trust: 
         describe_change(trust.configuration.root, proposed.root),
         list(proposed.dropped),
         {path: missing.get(path) for path in needed},
+        {path: _rule_at(trust.configuration.root, path) for path in needed},
         [ShownSignature(*_signer(claim.identity), is_good=position in good) for position, claim in enumerate(claims)],
     )
+
+
+def _rule_at(root: ConfigGroup, path: str) -> str:
+    *steps, name = path.removeprefix("/Channel/").split("/")
+    for step in steps:
+        if step not in root.groups:
+            return NO_SUCH_POLICY
+        root = root.groups[step]
+    return policy_text(root.policies[name]) if name in root.policies else NO_SUCH_POLICY
 
 
 def _is_valid(verified: VerifiedSignature, trust: ChannelTrust) -> bool:
@@ -278,5 +298,5 @@ def report_lines(report: UpdateReport) -> Sequence[str]:
         lines.append(f"  {signature.msp_id}: {signature.subject}{mark}")
     lines.append("policies that the signers must satisfy:")
     for path, missing in report.policies.items():
-        lines.append(f"  {path}: {'satisfied' if missing is None else missing}")
+        lines.append(f"  {path} ({report.rules[path]}): {'satisfied' if missing is None else f'not yet, {missing}'}")
     return lines

@@ -45,7 +45,8 @@ def read_update_file(path: Path) -> ReadUpdate:
     try:
         signed = read_update_envelope(parse(common_pb2.Envelope, content, "Envelope"))
         update = decode_update(signed.content)
-        signed_claims(signed)
+        for claim in signed_claims(signed):
+            decode_serialized_identity(claim.identity)
     except (ConfigurationError, DecodeError) as error:
         raise UpdateFileError(f"{path}: no update of a configuration: {error}") from error
     if len(signed.signatures) > MAX_SIGNATURES:

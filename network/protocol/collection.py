@@ -196,7 +196,7 @@ def check_collections(content: bytes, committed: bytes, msps: ChannelMsps) -> No
     for entry in package.config:
         _check_config(entry.static_collection_config, names, msps)
         names.add(entry.static_collection_config.name)
-    _check_against_committed(
+    check_against_committed(
         [_config(entry.static_collection_config) for entry in package.config], decode_collections(committed)
     )
 
@@ -265,7 +265,8 @@ def _check_principal(name: str, principal: msp_principal_pb2.MSPPrincipal, msps:
         raise DefinitionError(f"{place} collection member '{msp_id}' is not part of the channel")
 
 
-def _check_against_committed(proposed: Sequence[CollectionConfig], committed: Sequence[CollectionConfig]) -> None:
+def check_against_committed(proposed: Sequence[CollectionConfig], committed: Sequence[CollectionConfig]) -> None:
+    """Check what may not change of collections that exist; raises DefinitionError with Fabric's text."""
     if committed and not proposed:
         raise DefinitionError("the proposed collection config does not contain previously defined collections")
     by_name = {config.name: config for config in proposed}
