@@ -16,6 +16,7 @@ from typing import Annotated, Final
 import typer
 
 from network.administration_commands import chaincode
+from network.binary_commands import binaries
 from network.channel_commands import channel
 from network.creation import CreatedNetwork
 from network.errors import NetworkError
@@ -45,6 +46,7 @@ network = typer.Typer(
 network.add_typer(chaincode, name="chaincode")
 network.add_typer(channel, name="channel")
 network.add_typer(node, name="node")
+network.add_typer(binaries, name="binaries")
 
 Root = Annotated[
     Path,

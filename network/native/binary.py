@@ -1,9 +1,11 @@
 """Where the programs of Fabric are on this machine, and whether their version is supported.
 
-Looked for in the folder that `KVR_FABRIC_BIN` names, on `PATH`, and in the folders `fabric/<version>/bin` of the user's
-data folder (`~/.local/share/kvr`), newest version first. Nothing here downloads or builds Fabric.
+Looked for in the folder that `KVR_FABRIC_BIN` names and, without it, in the folders that the user has registered, the
+last one first, on `PATH`, and in the folders `fabric/<version>/bin` of the user's data folder (`~/.local/share/kvr`),
+newest version first. Nothing here downloads or builds Fabric.
 """
 
+import json
 import os
 import re
 import shutil
@@ -12,6 +14,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from network.errors import BinaryError
+from network.running.atomic_file import write_file
 
 FOLDER_VARIABLE = "KVR_FABRIC_BIN"
 PROGRAMS = ("peer", "orderer")
@@ -32,33 +35,97 @@ class Binaries(NamedTuple):
 def find_binaries(release: tuple[int, int] | None = None) -> Binaries:
     """Give the node programs of this machine, those of one release if that is asked for.
 
-    Raises BinaryError saying what is missing and where it was looked for.
+    The first folder with programs that can be used gives them; raises BinaryError when none has, saying why not.
     """
-    looked_in = []
+    problems = []
     for folder in _folders():
-        programs = [_program(folder, name) for name in PROGRAMS]
-        if all(programs):
-            found = _checked(*(program for program in programs if program))
-            if release in (None, found.version[:2]):
-                return found
-        looked_in.append(str(folder))
+        try:
+            found = _binaries_in(folder)
+        except BinaryError as error:
+            problems.append(str(error))
+            continue
+        if release in (None, found.version[:2]):
+            return found
+        problems.append(f"{folder} holds version {_text(found.version)}")
     wanted = f"{_text(release)} of " if release else ""
     raise BinaryError(
-        f"the programs peer and orderer of {wanted}Hyperledger Fabric were not found in "
-        f"{', '.join(looked_in) or 'PATH'}; "
-        f"set {FOLDER_VARIABLE} to their folder. Fabric's releases: {DOCUMENTATION}"
+        f"the programs peer and orderer of {wanted}Hyperledger Fabric were not found "
+        f"({'; '.join(problems) or 'not on PATH'}); "
+        f"set {FOLDER_VARIABLE} to their folder, or register it: kvr network binaries add FOLDER. "
+        f"Fabric's releases: {DOCUMENTATION}"
     )
+
+
+class ProgramFolder(NamedTuple):
+    """A folder where programs are looked for: their version, or why they cannot be used."""
+
+    path: Path
+    version: str
+    problem: str
+
+
+def program_folders() -> list[ProgramFolder]:
+    """Give every folder in the order in which they are looked through; the first one without a problem is used."""
+    found = []
+    for folder in _folders():
+        try:
+            found.append(ProgramFolder(folder, _text(_binaries_in(folder).version), ""))
+        except BinaryError as error:
+            found.append(ProgramFolder(folder, "", str(error)))
+    return found
+
+
+def register_folder(folder: Path) -> Binaries:
+    """Remember a folder for later runs, before all that were registered; raises BinaryError when it is of no use."""
+    path = folder.absolute()
+    binaries = _binaries_in(path)
+    others = [other for other in _registered() if other != path]
+    content = json.dumps([str(it) for it in (path, *others)], indent=1)
+    try:
+        write_file(_register_file(), content.encode())
+    except OSError as error:
+        raise BinaryError(f"{_register_file()}: {error.strerror}") from error
+    return binaries
+
+
+def _binaries_in(folder: Path) -> Binaries:
+    programs = [_program(folder, name) for name in PROGRAMS]
+    for name, program in zip(PROGRAMS, programs, strict=True):
+        if program is None:
+            raise BinaryError(f"{folder} holds no program {name} that can be run")
+    return _checked(*(program for program in programs if program))
+
+
+def _data_folder() -> Path:
+    data = Path(os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share")
+    return data / "kvr" / "fabric"
+
+
+def _register_file() -> Path:
+    return _data_folder() / "folders.json"
+
+
+def _registered() -> list[Path]:
+    try:
+        content = json.loads(_register_file().read_bytes())
+    except FileNotFoundError:
+        return []
+    except (OSError, ValueError) as error:
+        raise BinaryError(f"{_register_file()} cannot be read; remove it and register folders again") from error
+    if not isinstance(content, list) or not all(isinstance(it, str) for it in content):
+        raise BinaryError(f"{_register_file()} is no list of folders; remove it and register folders again")
+    return [Path(it) for it in content]
 
 
 def _folders() -> list[Path]:
     if named := os.environ.get(FOLDER_VARIABLE):
         return [Path(named)]
-    folders = []
+    folders = _registered()
     if found := shutil.which(PROGRAMS[0]):
         folders.append(Path(found).parent)
-    data = Path(os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share")
-    installed = [path for path in (data / "kvr" / "fabric").glob("*/bin") if path.is_dir()]
-    return folders + sorted(installed, key=lambda path: _release(path.parent.name), reverse=True)
+    installed = [path for path in _data_folder().glob("*/bin") if path.is_dir()]
+    folders += sorted(installed, key=lambda path: _release(path.parent.name), reverse=True)
+    return list(dict.fromkeys(folders))
 
 
 def _release(name: str) -> list[int]:
