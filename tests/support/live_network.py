@@ -8,7 +8,7 @@ import asyncio
 import json
 import os
 import secrets
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from enum import StrEnum
@@ -65,6 +65,7 @@ class NetworkName(StrEnum):
     """A network that tests may ask for: how its nodes run, and what orders."""
 
     EMBEDDED = "embedded"
+    EMBEDDED_BFT = "embedded-bft"
     NATIVE = "native"
     NATIVE_BFT = "native-bft"
     NATIVE_LTS = "native-lts"
@@ -72,12 +73,17 @@ class NetworkName(StrEnum):
     @property
     def kind(self) -> NetworkKind:
         """How its nodes run."""
-        return NetworkKind.EMBEDDED if self is NetworkName.EMBEDDED else NetworkKind.NATIVE
+        return NetworkKind.EMBEDDED if self.value.startswith("embedded") else NetworkKind.NATIVE
 
     @property
     def topology(self) -> str:
         """The shipped topology it is made from."""
-        return {NetworkName.NATIVE_BFT: "bft", NetworkName.NATIVE_LTS: "lts"}.get(self, "dev")
+        return "bft" if self.is_bft else "lts" if self is NetworkName.NATIVE_LTS else "dev"
+
+    @property
+    def is_bft(self) -> bool:
+        """Whether BFT orders."""
+        return self in (NetworkName.EMBEDDED_BFT, NetworkName.NATIVE_BFT)
 
     @property
     def release(self) -> tuple[int, int] | None:
@@ -97,6 +103,8 @@ class LiveNetwork:
     name: NetworkName
     created: CreatedNetwork
     folder: Path
+    settings: Mapping[str, str]
+    """The environment of commands that start processes of it."""
 
     @property
     def root(self) -> NetworkRoot:
@@ -233,7 +241,7 @@ def live_network(name: NetworkName, folder: Path) -> Iterator[LiveNetwork]:
         arguments = ("network", "up", "--root", str(root.path), "--topology", str(topology), *flags)
         done = kvr(*arguments, seconds=START_SECONDS, **settings)
         assert done.returncode == 0, done.stderr
-        yield LiveNetwork(name, read_network(root), folder)
+        yield LiveNetwork(name, read_network(root), folder, settings)
     finally:
         if root.state_file.exists():
             destroy(root)
