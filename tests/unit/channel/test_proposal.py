@@ -60,18 +60,18 @@ def too_few_signatures(group: configtx_pb2.ConfigGroup) -> None:
 REFUSED: dict[str, tuple[str, Edit, type[Exception], str]] = {
     "an MSP that does not read": ("raft", broken_msp, ConfigurationError, "Customer"),
     "an organisation under another MSP id": ("raft", other_msp_id, ConfigUpdateError, "attempted to change MSP ID"),
-    "consensus without its metadata": ("raft", no_consenters, ConfigUpdateError, "consenter"),
+    "consensus without its metadata": ("raft", no_consenters, ConfigUpdateError, "nil Raft config metadata"),
     "maintenance together with another change": (
         "raft",
         maintenance_and_more,
         ConfigUpdateError,
-        "config update contains changes to more than one group|maintenance",
+        "contains more than the ConsensusType value",
     ),
     "blocks that fewer orderers sign than a quorum": (
         "bft",
         too_few_signatures,
         ConfigUpdateError,
-        "BlockValidation|policy",
+        "signature policy of a quorum of the consenters",
     ),
 }
 
