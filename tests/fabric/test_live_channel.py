@@ -4,6 +4,7 @@ import asyncio
 import json
 import shutil
 from collections.abc import Callable, Coroutine, Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -240,6 +241,16 @@ async def raised(network: LiveNetwork) -> None:
 # --- an organisation
 
 
+@contextmanager
+def guest_let_in(network: LiveNetwork, folder: Path) -> Iterator[Any]:
+    """Let an organisation in, and have it leave again: others find the channel as it was."""
+    guest = add_guest(network, folder)
+    try:
+        yield guest
+    finally:
+        remove_guest(network, folder)
+
+
 def add_guest(network: LiveNetwork, folder: Path) -> Any:
     """Let an organisation in: what it hands out is its MSP folder without keys, and its own admin signs as well."""
     guest = make_guest(folder / "guest")
@@ -281,11 +292,9 @@ def test_an_organisation_is_let_in_and_its_clients_transact_until_it_leaves(
     stranger = make_guest(tmp_path / "stranger")
     with pytest.raises(EndorseError):
         network.run(lambda: transact(stranger))
-    guest = add_guest(network, tmp_path)
-    network.run(lambda: raised(network))
-
-    assert network.run(lambda: transact(guest)) == "VALID"
-    remove_guest(network, tmp_path)
+    with guest_let_in(network, tmp_path) as guest:
+        network.run(lambda: raised(network))
+        assert network.run(lambda: transact(guest)) == "VALID"
     network.run(lambda: raised(network))
     with pytest.raises(ClientError):
         network.run(lambda: transact(guest))
@@ -296,70 +305,69 @@ def test_an_organisation_is_let_in_and_its_clients_transact_until_it_leaves(
 def test_the_peer_of_an_organisation_that_was_let_in_joins_and_endorses(network: LiveNetwork, tmp_path: Path) -> None:
     binaries = programs(network.name)
     assert binaries is not None
-    guest = add_guest(network, tmp_path)
-    version = next(it for it in chaincodes(network) if it["name"] == PROBE)
-    genesis, package = tmp_path / "genesis.block", tmp_path / "probe.tar.gz"
-    mine = ["--profile", str(guest.profile), "--msp-id", GUEST, "--identity", str(guest.admin_msp)]
-    definition = [
-        "--version",
-        version["version"],
-        "--sequence",
-        str(version["sequence"]),
-        "--policy",
-        version["policy"],
-    ]
-    collections = tmp_path / "collections.json"
-    collections.write_text(json.dumps(collections_of(network)))
-    done("network", "channel", "block", "0", "--out", str(genesis), *at(network, SERVICE), "--channel", CHANNEL)
-    with guest_peer(guest, network, binaries) as table:
-        network.run(lambda: join_when_it_answers(genesis, mine))
-        package.write_bytes(guest.package(version["version"]))
-        installed = start_guest_chaincode(guest, network, table, version["version"])
-        done("network", "chaincode", "install", str(package), *mine)
+    with guest_let_in(network, tmp_path) as guest:
+        version = next(it for it in chaincodes(network) if it["name"] == PROBE)
+        genesis, package = tmp_path / "genesis.block", tmp_path / "probe.tar.gz"
+        mine = ["--profile", str(guest.profile), "--msp-id", GUEST, "--identity", str(guest.admin_msp)]
+        definition = [
+            "--version",
+            version["version"],
+            "--sequence",
+            str(version["sequence"]),
+            "--policy",
+            version["policy"],
+        ]
+        collections = tmp_path / "collections.json"
+        collections.write_text(json.dumps(collections_of(network)))
+        done("network", "channel", "block", "0", "--out", str(genesis), *at(network, SERVICE), "--channel", CHANNEL)
+        with guest_peer(guest, network, binaries) as table:
+            network.run(lambda: join_when_it_answers(genesis, mine))
+            package.write_bytes(guest.package(version["version"]))
+            installed = start_guest_chaincode(guest, network, table, version["version"])
+            done("network", "chaincode", "install", str(package), *mine)
 
-        async def caught_up() -> None:
-            height = await network.height(SERVICE)
-            async with asyncio.timeout(120), NodeChannel(guest.endpoint) as channel:
-                endorser = Endorser(guest.identity("admin"), channel)
-                while True:
-                    try:
-                        if await endorser.height(CHANNEL) >= height:
-                            return
-                    except EndorserError as error:  # until it has the block that lets its organisation in
-                        if "creator org unknown" not in error.message:
-                            raise
-                    await asyncio.sleep(POLL_SECONDS)
-
-        network.run(caught_up)
-        approve = ("network", "chaincode", "approve", PROBE, "--channel", CHANNEL, "--package-id", installed)
-        done(*approve, *mine, *definition, "--collections", str(collections))
-
-        async def endorse() -> tuple[str, int]:
-            """Have its own peer endorse together with those that the policy asks for."""
-            async with asyncio.timeout(120), NodeChannel(guest.endpoint) as channel:
-                contract = Gateway(guest.identity("agent"), channel).network(CHANNEL).contract(PROBE)
-                while True:
-                    try:
-                        transaction = await contract.endorse(
-                            "put", network.fresh("g"), "1", endorsing_organizations=[GUEST, CUSTOMER, SERVICE]
-                        )
-                        break
-                    except EndorseError:  # others hear of the new peer, and it of the definition, by gossip
+            async def caught_up() -> None:
+                height = await network.height(SERVICE)
+                async with asyncio.timeout(120), NodeChannel(guest.endpoint) as channel:
+                    endorser = Endorser(guest.identity("admin"), channel)
+                    while True:
+                        try:
+                            if await endorser.height(CHANNEL) >= height:
+                                return
+                        except EndorserError as error:  # until it has the block that lets its organisation in
+                            if "creator org unknown" not in error.message:
+                                raise
                         await asyncio.sleep(POLL_SECONDS)
-                status = await (await transaction.submit()).status()
-                return status.code, status.block_number
 
-        code, number = network.run(endorse)
-        assert code == "VALID"
-        block = network.run(lambda: network.block(number))
-        endorsers = {
-            endorsement.endorser.partition(b"MSP")[0][2:] + b"MSP"
-            for transaction in block.transactions
-            if transaction.action is not None
-            for endorsement in transaction.action.endorsements
-        }
-        assert {b"Guest", b"Customer", b"Service"} <= {name.removesuffix(b"MSP") for name in endorsers}
-    remove_guest(network, tmp_path)
+            network.run(caught_up)
+            approve = ("network", "chaincode", "approve", PROBE, "--channel", CHANNEL, "--package-id", installed)
+            done(*approve, *mine, *definition, "--collections", str(collections))
+
+            async def endorse() -> tuple[str, int]:
+                """Have its own peer endorse together with those that the policy asks for."""
+                async with asyncio.timeout(120), NodeChannel(guest.endpoint) as channel:
+                    contract = Gateway(guest.identity("agent"), channel).network(CHANNEL).contract(PROBE)
+                    while True:
+                        try:
+                            transaction = await contract.endorse(
+                                "put", network.fresh("g"), "1", endorsing_organizations=[GUEST, CUSTOMER, SERVICE]
+                            )
+                            break
+                        except EndorseError:  # others hear of the new peer, and it of the definition, by gossip
+                            await asyncio.sleep(POLL_SECONDS)
+                    status = await (await transaction.submit()).status()
+                    return status.code, status.block_number
+
+            code, number = network.run(endorse)
+            assert code == "VALID"
+            block = network.run(lambda: network.block(number))
+            endorsers = {
+                endorsement.endorser.partition(b"MSP")[0][2:] + b"MSP"
+                for transaction in block.transactions
+                if transaction.action is not None
+                for endorsement in transaction.action.endorsements
+            }
+            assert {b"Guest", b"Customer", b"Service"} <= {name.removesuffix(b"MSP") for name in endorsers}
 
 
 async def join_when_it_answers(genesis: Path, mine: list[str]) -> None:
