@@ -6,19 +6,19 @@ orderer's organisation.
 
 import asyncio
 import json
+import secrets
 import ssl
 from pathlib import Path
 from typing import NamedTuple
 
-import httpx2
-
 from network.errors import ReadinessError
+from network.native.node_http import Answer, ask
 
 PATH = "/participation/v1/channels"
-TIMEOUT_SECONDS = 20.0
-ANSWER_BYTES = 1024 * 1024
 START_TIMEOUT_SECONDS = 30.0
-POLL_SECONDS = 0.05
+POLL_SECONDS = 0.02
+FOUND = 200
+JOINED = (200, 201)
 
 
 class ClientCredential(NamedTuple):
@@ -34,15 +34,18 @@ async def join_orderer(address: str, genesis_block: bytes, channel: str, credent
 
     Raises ReadinessError when it does not answer in time or refuses, with its reason.
     """
-    async with httpx2.AsyncClient(
-        base_url=f"https://{address}", verify=_tls(credential), timeout=TIMEOUT_SECONDS, trust_env=False
-    ) as client:
-        await _listening(client, address)
-        if (await client.get(f"{PATH}/{channel}")).status_code == httpx2.codes.OK:
-            return
-        answer = await client.post(PATH, files={"config-block": ("genesis.block", genesis_block)})
-        if answer.status_code not in (httpx2.codes.CREATED, httpx2.codes.OK):
-            raise ReadinessError(f"orderer at {address} does not join channel {channel}: {_reason(answer)}")
+    tls = _tls(credential)
+    if (await _first_answer(address, f"{PATH}/{channel}", tls)).status == FOUND:
+        return
+    boundary = secrets.token_hex(16)
+    form = _form_file("config-block", "genesis.block", genesis_block, boundary)
+    kind = f"multipart/form-data; boundary={boundary}"
+    try:
+        answer = await ask(address, "POST", PATH, tls=tls, content_type=kind, content=form)
+    except OSError as error:
+        raise ReadinessError(f"orderer at {address} does not join channel {channel}: {error}") from error
+    if answer.status not in JOINED:
+        raise ReadinessError(f"orderer at {address} does not join channel {channel}: {_reason(answer)}")
 
 
 def _tls(credential: ClientCredential) -> ssl.SSLContext:
@@ -51,25 +54,35 @@ def _tls(credential: ClientCredential) -> ssl.SSLContext:
     return context
 
 
-async def _listening(client: httpx2.AsyncClient, address: str) -> None:
+def _form_file(field: str, name: str, content: bytes, boundary: str) -> bytes:
+    """Write a form of one file (RFC 7578)."""
+    head = (
+        f'--{boundary}\r\nContent-Disposition: form-data; name="{field}"; filename="{name}"\r\n'
+        "Content-Type: application/octet-stream\r\n\r\n"
+    )
+    return head.encode() + content + f"\r\n--{boundary}--\r\n".encode()
+
+
+async def _first_answer(address: str, path: str, tls: ssl.SSLContext) -> Answer:
+    """Ask until the node listens."""
     try:
         async with asyncio.timeout(START_TIMEOUT_SECONDS):
             while True:
                 try:
-                    await client.get(PATH)
-                except httpx2.ConnectError:
+                    return await ask(address, "GET", path, tls=tls)
+                except ConnectionRefusedError:
                     await asyncio.sleep(POLL_SECONDS)
-                else:
-                    return
+                except OSError as error:
+                    raise ReadinessError(f"orderer at {address} cannot be asked at its admin port: {error}") from error
     except TimeoutError as error:
         raise ReadinessError(
             f"orderer at {address} did not open its admin port in {START_TIMEOUT_SECONDS:.0f} s"
         ) from error
 
 
-def _reason(answer: httpx2.Response) -> str:
+def _reason(answer: Answer) -> str:
     try:
-        told = json.loads(answer.content[:ANSWER_BYTES]).get("error")
+        told = json.loads(answer.content).get("error")
     except (ValueError, AttributeError):
         told = None
-    return str(told) if told else f"status {answer.status_code}"
+    return str(told) if told else f"status {answer.status}"

@@ -57,8 +57,8 @@ class OrdererNode(NamedTuple):
 def peer_configuration(peer: PeerNode) -> str:
     """Give the text of a peer's `core.yaml`.
 
-    The reconnect interval of gossip is short: with Fabric's own 25 seconds a new network refuses its first
-    transactions that long.
+    The intervals of gossip are short: peers tell each other by them who is there and which chaincodes they run, and
+    with Fabric's own (4 to 25 seconds) a new network refuses its first transactions that long.
     """
     address = f"{LOOPBACK}:{peer.port}"
     chaincode_address = f"{LOOPBACK}:{peer.chaincode_port}"
@@ -101,7 +101,13 @@ def peer_configuration(peer: PeerNode) -> str:
                 "externalEndpoint": address,
                 "useLeaderElection": False,
                 "orgLeader": True,
-                "reconnectInterval": "2s",
+                "reconnectInterval": "300ms",
+                "maxConnectionAttempts": 1000,
+                "aliveTimeInterval": "500ms",
+                "aliveExpirationTimeout": "25s",
+                "publishStateInfoInterval": "300ms",
+                "requestStateInfoInterval": "300ms",
+                "pullInterval": "500ms",
                 "pvtData": {
                     "pullRetryThreshold": "60s",
                     "transientstoreMaxBlockRetention": 20000,
@@ -121,7 +127,7 @@ def peer_configuration(peer: PeerNode) -> str:
                 "blockGossipEnabled": False,
                 "reconnectTotalTimeThreshold": "3600s",
                 "connTimeout": "3s",
-                "reConnectBackoffThreshold": "5s",
+                "reConnectBackoffThreshold": "500ms",
                 "minimalReconnectInterval": "100ms",
                 "blockCensorshipTimeoutKey": "30s",
                 "policy": "cluster",

@@ -2,9 +2,9 @@
 
 import asyncio
 import re
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
-
-import httpx2
 
 from gateway.client.channel import Endpoint, NodeChannel
 from gateway.client.endorser import Endorser
@@ -21,6 +21,7 @@ from network.native.configuration import (
     orderer_configuration,
     peer_configuration,
 )
+from network.native.node_http import ask
 from network.running.atomic_file import write_file
 from network.running.plan import ADMIN, CHAINCODE, OPERATIONS, SERVICE
 from network.running.ports import LOOPBACK
@@ -61,35 +62,50 @@ async def join_channels(network: CreatedNetwork) -> None:
     """
     for channel in network.topology.channels:
         genesis = network.genesis(channel)
+        members = [network.topology.organization(msp_id) for msp_id in channel.members]
+        async with _together() as tasks:
+            tasks.create_task(_join_orderers(network, channel.name, genesis))
+            for member in members:
+                for node in member.nodes:
+                    tasks.create_task(_join_peer(network, member, node, genesis))
+
+
+@asynccontextmanager
+async def _together() -> AsyncIterator[asyncio.TaskGroup]:
+    """Run tasks side by side; the first that fails ends the others, and its error is the one that counts."""
+    try:
+        async with asyncio.TaskGroup() as tasks:
+            yield tasks
+    except* ReadinessError as group:
+        raise group.exceptions[0] from None
+
+
+async def _join_orderers(network: CreatedNetwork, channel: str, genesis: bytes) -> None:
+    async with _together() as tasks:
         for organization in network.topology.orderer_organizations:
             tls = network.credentials.user_tls(organization.msp_id, organization.admins[0].name)
             for node in organization.nodes:
                 address = f"{LOOPBACK}:{network.state.ports[f'{node.name}/{ADMIN}']}"
-                await join_orderer(address, genesis, channel.name, ClientCredential(*tls))
-        await _wait_for_leader(network, channel.name)
-        members = [network.topology.organization(msp_id) for msp_id in channel.members]
-        await asyncio.gather(
-            *[_join_peer(network, member, node, genesis) for member in members for node in member.nodes]
-        )
+                tasks.create_task(join_orderer(address, genesis, channel, ClientCredential(*tls)))
+    await _wait_for_leader(network, channel)
 
 
 async def _wait_for_leader(network: CreatedNetwork, channel: str) -> None:
     """Return when one of the orderers leads: before that they refuse every transaction."""
-    leads = re.compile(rf'^consensus_\w*is_leader{{channel="{re.escape(channel)}"}} 1$', re.MULTILINE)
-    ports = [
-        network.state.ports[f"{node.name}/{OPERATIONS}"]
+    leads = re.compile(rf'^consensus_\w*is_leader{{channel="{re.escape(channel)}"}} 1$'.encode(), re.MULTILINE)
+    addresses = [
+        f"{LOOPBACK}:{network.state.ports[f'{node.name}/{OPERATIONS}']}"
         for organization in network.topology.orderer_organizations
         for node in organization.nodes
     ]
     try:
-        async with asyncio.timeout(LEADER_SECONDS), httpx2.AsyncClient(trust_env=False) as client:
+        async with asyncio.timeout(LEADER_SECONDS):
             while True:
-                for port in ports:
-                    answer = await client.get(f"http://{LOOPBACK}:{port}/metrics")
-                    if leads.search(answer.text):
+                for address in addresses:
+                    if leads.search((await ask(address, "GET", "/metrics")).content):
                         return
                 await asyncio.sleep(POLL_SECONDS)
-    except (TimeoutError, httpx2.HTTPError) as error:
+    except (TimeoutError, OSError) as error:
         raise ReadinessError(f"the orderers of {channel} found no leader in {LEADER_SECONDS:.0f} s") from error
 
 
