@@ -1,12 +1,12 @@
 """The processes that serve a network's chaincodes: one for each chaincode and organisation."""
 
-import sys
+from typing import Final
 
 from network.creation import CreatedNetwork
 from network.running.plan import served_chaincodes
 from network.running.process import ProcessTable
 
-_ENTRY = "from chaincode.main import chaincode; chaincode()"
+MODULE: Final = "chaincode.main"
 
 
 def start_chaincodes(network: CreatedNetwork, table: ProcessTable) -> None:
@@ -17,10 +17,10 @@ def start_chaincodes(network: CreatedNetwork, table: ProcessTable) -> None:
             continue
         tls = network.credentials.chaincode_tls(served.organization.msp_id, served.chaincode.name)
         arguments = [
-            *(sys.executable, "-P", "-c", _ENTRY, "serve", served.chaincode.served_by),
+            *("serve", served.chaincode.served_by),
             *("--address", network.address(served.name), "--package-id", network.package_id(served)),
             *("--msp-id", served.organization.msp_id),
             *("--tls-cert", str(tls.server.certificate), "--tls-key", str(tls.server.key)),
             *("--client-ca", str(tls.server.ca_certificate)),
         ]
-        table.start(served.name, arguments, environment={}, folder=network.root.path)
+        table.start_python(served.name, f"{MODULE}:chaincode", arguments, folder=network.root.path)

@@ -27,11 +27,9 @@ from network.embedded.nodes import NodeEntry, Nodes, read_nodes
 from network.embedded.services.contract_runner import ServedContracts
 from network.embedded.services.node_server import ServerTls, serve_orderer, serve_peer, stop_servers
 from network.errors import NetworkError
-from network.running.atomic_file import write_file
 
 SEED_VARIABLE = "KVR_NETWORK_SEED"
 """Seeds the small differences between peers; without it they come from chance."""
-READY_FILE = "ready"
 
 logger = logging.getLogger("network.embedded")
 
@@ -86,16 +84,14 @@ async def run(folder: Path) -> None:
     chance = Random(secrets.randbits(64) if seed is None else seed)  # noqa: S311  # no secret depends on it
     opened = _open(folder, nodes, chance)
     try:
-        await _serve(folder, opened, nodes.entries, chance, stopping)
+        await _serve(opened, nodes.entries, chance, stopping)
     finally:
         for runner in opened.runners:
             await runner.close()
         opened.ledger.close()
 
 
-async def _serve(
-    folder: Path, opened: _Opened, nodes: list[NodeEntry], chance: Random, stopping: asyncio.Event
-) -> None:
+async def _serve(opened: _Opened, nodes: list[NodeEntry], chance: Random, stopping: asyncio.Event) -> None:
     ledger = opened.ledger
     servers = []
     orderers = [entry for entry in nodes if entry.is_orderer]
@@ -108,7 +104,6 @@ async def _serve(
                 servers.append(await serve_orderer(entry.address, tls, ledger, orderers.index(entry)))
             else:
                 servers.append(await serve_peer(entry.address, tls, peers[entry.name], ledger, chance))
-        write_file(folder / READY_FILE, str(os.getpid()).encode())
         stopped = asyncio.create_task(stopping.wait())
         await asyncio.wait((stopped, running), return_when=asyncio.FIRST_COMPLETED)
         stopped.cancel()

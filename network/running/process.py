@@ -1,5 +1,7 @@
 """Processes of a network: started in groups of their own, recorded, found again and ended without leaving orphans.
 
+Programs of others are started directly, Python processes of ours forked from one that imported what they need.
+
 Two things name a process of ours: the record written beside its log, and a variable in its environment. The record is
 quick to read; the environment finds what a killed `up` could not record any more. A pid alone is never believed, since
 the kernel gives it to others: the start time of the process goes with it.
@@ -9,13 +11,16 @@ import json
 import os
 import signal
 import subprocess
+import sys
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 import psutil
 
 from network.errors import ProcessStartError
+from network.running import fork_server
 from network.running.atomic_file import write_file
 
 MARK = "KVR_NETWORK_PROCESS"
@@ -23,6 +28,9 @@ MARK = "KVR_NETWORK_PROCESS"
 END_TIMEOUT_SECONDS = 10.0
 """How long a process has to end by itself after SIGTERM before its group is killed."""
 LOG_TAIL_BYTES = 2000
+FORK_SERVER: Final = "fork-server"
+MARK_CHARACTERS: Final = 512
+"""Room in the mark of a fork server for that of any process; spaces at its end do not count."""
 
 
 class RunningProcess(NamedTuple):
@@ -45,6 +53,7 @@ class ProcessTable:
         self._folder = folder
         self._network_id = network_id
         self._children: dict[str, subprocess.Popen[bytes]] = {}
+        self._fork_server: subprocess.Popen[bytes] | None = None
 
     def log_path(self, name: str) -> Path:
         """Give the file that both outputs of the process are appended to."""
@@ -55,32 +64,94 @@ class ProcessTable:
 
         Gives its pid. `environment` is added to ours. Raises ProcessStartError when the program cannot be started.
         """
-        self._folder.mkdir(parents=True, exist_ok=True)
-        with self.log_path(name).open("ab") as log:
-            try:
-                child = subprocess.Popen(  # noqa: S603  # the arguments are ours, no shell reads them
-                    list(arguments),
-                    stdin=subprocess.DEVNULL,
-                    stdout=log,
-                    stderr=log,
-                    cwd=folder,
-                    env={**os.environ, **environment, MARK: self._mark(name)},
-                    start_new_session=True,
-                )
-            except OSError as error:
-                raise ProcessStartError(f"{name}: {arguments[0]} cannot be started: {error.strerror}") from error
+        child = self._popen(name, arguments, environment=environment, folder=folder)
         self._reap(name)
         self._children[name] = child
         self._write_record(name, psutil.Process(child.pid))
         return child.pid
 
+    @contextmanager
+    def forking(self, *modules: str) -> Iterator[None]:
+        """Have the Python processes that are started inside the block share their imports, `modules` among them.
+
+        The modules are imported from now on, beside what the block does. Where that is not possible each process
+        imports for itself.
+        """
+        if not fork_server.IS_POSSIBLE:
+            yield
+            return
+        arguments = [sys.executable, "-P", "-m", fork_server.MODULE, *modules]
+        environment = {MARK: self._mark(FORK_SERVER).ljust(MARK_CHARACTERS)}
+        self._fork_server = self._popen(
+            FORK_SERVER, arguments, environment=environment, folder=self._folder, pipe=subprocess.PIPE
+        )
+        try:
+            yield
+        finally:
+            server, self._fork_server = self._fork_server, None
+            server.terminate()
+            server.communicate()
+
+    def start_python(self, name: str, entry: str, arguments: Sequence[str], *, folder: Path) -> int:
+        """Start a process that calls a function (`entry`, module:function) with these arguments; else as `start`."""
+        mark = self._mark(name)
+        if self._fork_server is None or len(mark) > MARK_CHARACTERS:
+            module, _, function = entry.partition(":")
+            code = f"from {module} import {function}; {function}()"
+            return self.start(name, [sys.executable, "-P", "-c", code, *arguments], environment={}, folder=folder)
+        log = str(self.log_path(name))
+        request = fork_server.ForkRequest(entry, arguments, MARK, mark, log, str(folder), os.getpid())
+        pid = self._fork(self._fork_server, request)
+        self._write_record(name, psutil.Process(pid))
+        return pid
+
+    def _fork(self, server: subprocess.Popen[bytes], request: fork_server.ForkRequest) -> int:
+        assert server.stdin is not None  # noqa: S101  # it was started with pipes
+        assert server.stdout is not None  # noqa: S101
+        try:
+            server.stdin.write(request.encode())
+            server.stdin.flush()
+            return int(server.stdout.readline())
+        except (OSError, ValueError) as error:
+            tail = self.log_tail(FORK_SERVER)
+            raise ProcessStartError(
+                f"{request.entry} cannot be started; {self.log_path(FORK_SERVER)}:\n{tail}"
+            ) from error
+
+    def _popen(
+        self,
+        name: str,
+        arguments: Sequence[str],
+        *,
+        environment: Mapping[str, str],
+        folder: Path,
+        pipe: int | None = None,
+    ) -> subprocess.Popen[bytes]:
+        """Start a program; `pipe` is for its input and output in place of nothing and the log."""
+        self._folder.mkdir(parents=True, exist_ok=True)
+        with self.log_path(name).open("ab") as log:
+            try:
+                return subprocess.Popen(  # noqa: S603  # the arguments are ours, no shell reads them
+                    list(arguments),
+                    stdin=subprocess.DEVNULL if pipe is None else pipe,
+                    stdout=log if pipe is None else pipe,
+                    stderr=log,
+                    cwd=folder,
+                    env={**os.environ, MARK: self._mark(name), **environment},
+                    start_new_session=True,
+                )
+            except OSError as error:
+                raise ProcessStartError(f"{name}: {arguments[0]} cannot be started: {error.strerror}") from error
+
     def adopt(self) -> set[str]:
         """Record what runs without a record, as its starter was killed before it wrote one; give the names of all."""
         names = set()
         for name, process in self._marked():
+            if name == FORK_SERVER:
+                continue  # of a command that was killed, and about to end
             try:
                 # Of several with one name the one that leads the group was started here, the others by it.
-                if self.recorded(name) is None and os.getpgid(process.pid) == process.pid:
+                if not self.is_alive(name) and os.getpgid(process.pid) == process.pid:
                     self._write_record(name, process)
             except (psutil.Error, ProcessLookupError):
                 continue  # it ended while we looked
@@ -99,14 +170,24 @@ class ProcessTable:
 
     def recorded(self, name: str) -> RunningProcess | None:
         """Give one process if its record names a process that is alive: quick, for those who wait for it."""
+        process = self._recorded(name)
+        try:
+            return None if process is None else RunningProcess(name, process.pid, process.memory_info().rss)
+        except psutil.Error:
+            return None  # it ended while we looked
+
+    def is_alive(self, name: str) -> bool:
+        """Tell whether its record names a process that is alive; quicker still."""
+        return self._recorded(name) is not None
+
+    def _recorded(self, name: str) -> psutil.Process | None:
         try:
             record = json.loads(self._record(name).read_bytes())
             process = psutil.Process(record["pid"])
-            if process.create_time() != record["started"] or process.status() == psutil.STATUS_ZOMBIE:
-                return None
-            return RunningProcess(name, process.pid, process.memory_info().rss)
+            is_it = process.create_time() == record["started"] and process.status() != psutil.STATUS_ZOMBIE
         except (OSError, ValueError, KeyError, TypeError, psutil.Error):
             return None
+        return process if is_it else None
 
     def log_tail(self, name: str) -> str:
         """Give the end of a process's log, for the error of a start that failed."""
@@ -142,13 +223,14 @@ class ProcessTable:
             try:
                 mark = process.environ().get(MARK, "")
                 if mark.startswith(prefix) and process.status() != psutil.STATUS_ZOMBIE:
-                    yield mark.removeprefix(prefix), process
+                    yield mark.removeprefix(prefix).rstrip(), process
             except psutil.Error:
                 continue  # of another user, or ended while we looked
 
     def _write_record(self, name: str, process: psutil.Process) -> None:
         started = process.create_time()  # a child that ended is a zombie, and has one too
-        write_file(self._record(name), json.dumps({"pid": process.pid, "started": started}).encode())
+        content = json.dumps({"pid": process.pid, "started": started}).encode()
+        write_file(self._record(name), content, is_lasting=False)
 
     def _reap(self, name: str) -> None:
         """Take the exit status of an ended child of ours; one that lives on is nobody's child once we end."""
