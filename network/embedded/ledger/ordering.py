@@ -34,9 +34,9 @@ from network.protocol.block import (
     header_hash,
 )
 from network.protocol.block_signature import last_config_index
-from network.protocol.configuration import ChannelConfiguration, decode_config_envelope
+from network.protocol.configuration import ChannelConfiguration
 from network.protocol.decode import decode_transaction
-from network.protocol.endorsement_policy import ChannelRules
+from network.protocol.endorsement_policy import ChannelRules, channel_rules
 from network.protocol.validation import judge_genesis
 from network.protocol.wire import parse
 
@@ -241,7 +241,7 @@ class OrderingService:
         config = decode_transaction(0, envelopes[0]).config
         if config is None:
             raise LedgerError(f"block {number} of {self.channel_id} is no configuration")
-        return ChannelRules(self.channel_id, decode_config_envelope(config))
+        return channel_rules(self.channel_id, config)
 
 
 def batch_limits(configuration: ChannelConfiguration) -> BatchLimits:

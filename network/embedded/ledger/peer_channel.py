@@ -42,9 +42,8 @@ from network.protocol.collection import (
     member_msp_ids,
 )
 from network.protocol.commit_hash import StateKey, commit_hash
-from network.protocol.configuration import decode_config_envelope
 from network.protocol.decode import decode_transaction
-from network.protocol.endorsement_policy import ChannelRules
+from network.protocol.endorsement_policy import ChannelRules, channel_rules
 from network.protocol.errors import ConfigurationError, DecodeError, PolicyError
 from network.protocol.lifecycle import (
     ChaincodeDefinition,
@@ -92,7 +91,7 @@ class PeerChannel:
         self._rules: ChannelRules | None = None
         config = self.store.value(CONFIG_KEY)
         if config is not None:
-            self._rules = ChannelRules(channel_id, decode_config_envelope(config.value))
+            self._rules = channel_rules(channel_id, config.value)
         self._height = self.store.height
         if self._height > self.files.height:
             self.close()
