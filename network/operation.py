@@ -187,7 +187,7 @@ def _ended_on_failure(table: ProcessTable, before: set[str]) -> Iterator[None]:
         yield
     except BaseException:
         with uninterrupted():
-            table.end([process.name for process in table.running() if process.name not in before])
+            table.end(keeping=before)
         raise
 
 

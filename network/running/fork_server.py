@@ -20,13 +20,15 @@ from typing import Any, Final, NamedTuple
 IS_POSSIBLE: Final = sys.platform == "linux"
 """Elsewhere libraries of the system itself may have started threads, which a fork leaves behind."""
 MODULE: Final = "network.running.fork_server"
+ROOM: Final = "KVR_NETWORK_PROCESS_ROOM"
+"""Environment variable of the server, to follow the one that names the process: room for a longer name."""
 
 
 class ForkRequest(NamedTuple):
     """What a child becomes: it calls `entry` (module:function) with `arguments` as the command line's.
 
-    `variable` is the environment variable that names the process, `value` its content; the server must have been
-    started with one at least as long. Both outputs are appended to `log`. `asked_by` is the pid of who asks: nothing is
+    `variable` is the environment variable that names the process, `value` its content, longer than the server's own by
+    less than it was given ROOM. Both outputs are appended to `log`. `asked_by` is the pid of who asks: nothing is
     started for one that was killed meanwhile.
     """
 
@@ -56,13 +58,19 @@ def main() -> None:
         if os.getppid() != request.asked_by:
             return
         gc.freeze()  # what is there now stays shared: collections of the child do not write to it
+        look, show = os.pipe()
         pid = os.fork()
         if pid == 0:
             _become(request)
+            os.close(look)
+            os.close(show)
             gc.enable()
             entry: Callable[[], object] = getattr(import_module(module), function)
             entry()
             return
+        os.close(show)
+        os.read(look, 1)  # ends when the child has its own name, or could not get it
+        os.close(look)
         sys.stdout.write(f"{pid}\n")
         sys.stdout.flush()
 
@@ -88,13 +96,20 @@ def _become(request: ForkRequest) -> None:
 def _show(variable: str, value: str) -> None:
     """Change a variable where others see it too: the kernel shows the memory that the process was started with.
 
-    What this process starts itself inherits `os.environ`.
+    There `ROOM` stands behind the variable and gives of its own what the value is longer. What this process starts
+    itself inherits `os.environ`.
     """
     getenv = ctypes.CDLL(None).getenv
     getenv.restype, getenv.argtypes = ctypes.c_void_p, [ctypes.c_char_p]
-    room = len(os.environ[variable].encode())
-    ctypes.memmove(getenv(variable.encode()), value.encode().ljust(room), room)
+    start, room = getenv(variable.encode()), getenv(ROOM.encode())
+    behind = b"\0" + ROOM.encode() + b"="
+    before = len(os.environ[variable].encode())
+    if room != start + before + len(behind):
+        raise RuntimeError(f"{ROOM} does not stand behind {variable} in the memory of this process")
+    size = before + len(behind) + len(os.environ[ROOM])
+    ctypes.memmove(start, (value.encode() + behind).ljust(size), size)
     os.environ[variable] = value
+    del os.environ[ROOM]
 
 
 if __name__ == "__main__":

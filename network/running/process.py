@@ -12,7 +12,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Final, NamedTuple
@@ -29,8 +29,8 @@ END_TIMEOUT_SECONDS = 10.0
 """How long a process has to end by itself after SIGTERM before its group is killed."""
 LOG_TAIL_BYTES = 2000
 FORK_SERVER: Final = "fork-server"
-MARK_CHARACTERS: Final = 512
-"""Room in the mark of a fork server for that of any process; spaces at its end do not count."""
+LONGEST_NAME: Final = 255
+"""Bytes; a process has a log of its name, and no file's name is longer."""
 
 
 class RunningProcess(NamedTuple):
@@ -81,7 +81,7 @@ class ProcessTable:
             yield
             return
         arguments = [sys.executable, "-P", "-m", fork_server.MODULE, *modules]
-        environment = {MARK: self._mark(FORK_SERVER).ljust(MARK_CHARACTERS)}
+        environment = {fork_server.ROOM: " " * LONGEST_NAME}
         self._fork_server = self._popen(
             FORK_SERVER, arguments, environment=environment, folder=self._folder, pipe=subprocess.PIPE
         )
@@ -94,13 +94,12 @@ class ProcessTable:
 
     def start_python(self, name: str, entry: str, arguments: Sequence[str], *, folder: Path) -> int:
         """Start a process that calls a function (`entry`, module:function) with these arguments; else as `start`."""
-        mark = self._mark(name)
-        if self._fork_server is None or len(mark) > MARK_CHARACTERS:
+        if self._fork_server is None:
             module, _, function = entry.partition(":")
             code = f"from {module} import {function}; {function}()"
             return self.start(name, [sys.executable, "-P", "-c", code, *arguments], environment={}, folder=folder)
         log = str(self.log_path(name))
-        request = fork_server.ForkRequest(entry, arguments, MARK, mark, log, str(folder), os.getpid())
+        request = fork_server.ForkRequest(entry, arguments, MARK, self._mark(name), log, str(folder), os.getpid())
         pid = self._fork(self._fork_server, request)
         self._write_record(name, psutil.Process(pid))
         return pid
@@ -129,6 +128,7 @@ class ProcessTable:
     ) -> subprocess.Popen[bytes]:
         """Start a program; `pipe` is for its input and output in place of nothing and the log."""
         self._folder.mkdir(parents=True, exist_ok=True)
+        inherited = {key: value for key, value in os.environ.items() if key != MARK}
         with self.log_path(name).open("ab") as log:
             try:
                 return subprocess.Popen(  # noqa: S603  # the arguments are ours, no shell reads them
@@ -137,7 +137,7 @@ class ProcessTable:
                     stdout=log if pipe is None else pipe,
                     stderr=log,
                     cwd=folder,
-                    env={**os.environ, MARK: self._mark(name), **environment},
+                    env={**inherited, MARK: self._mark(name), **environment},
                     start_new_session=True,
                 )
             except OSError as error:
@@ -199,12 +199,22 @@ class ProcessTable:
         except FileNotFoundError:
             return ""
 
-    def end(self, names: Sequence[str] | None = None, *, timeout_seconds: float = END_TIMEOUT_SECONDS) -> list[str]:
-        """End the named processes, or all; give the names of those that had to be killed.
+    def end(
+        self,
+        names: Sequence[str] | None = None,
+        *,
+        keeping: Collection[str] = (),
+        timeout_seconds: float = END_TIMEOUT_SECONDS,
+    ) -> list[str]:
+        """End the named processes, or all but some; give the names of those that had to be killed.
 
         Each group gets SIGTERM, then SIGKILL after the timeout. Returns when none is left.
         """
-        ending = [(name, process) for name, process in self._marked() if names is None or name in names]
+        ending = [
+            (name, process)
+            for name, process in self._marked()
+            if (names is None or name in names) and name not in keeping
+        ]
         for _, process in ending:
             _signal_group(process, signal.SIGTERM)
         _, alive = psutil.wait_procs([process for _, process in ending], timeout=timeout_seconds)
@@ -223,7 +233,7 @@ class ProcessTable:
             try:
                 mark = process.environ().get(MARK, "")
                 if mark.startswith(prefix) and process.status() != psutil.STATUS_ZOMBIE:
-                    yield mark.removeprefix(prefix).rstrip(), process
+                    yield mark.removeprefix(prefix), process
             except psutil.Error:
                 continue  # of another user, or ended while we looked
 

@@ -64,7 +64,7 @@ def test_destroy_leaves_nothing_and_asks_first(small: SmallNetwork) -> None:
 def test_a_taken_port_is_named_and_nothing_is_started(small: SmallNetwork) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
-        text = TOPOLOGY.renetwork("{name: peer0.one}", f"{{name: peer0.one, port: {port}}}")
+        text = TOPOLOGY.replace("{name: peer0.one}", f"{{name: peer0.one, port: {port}}}")
         small.topology.write_text(text, encoding="utf-8")
 
         done = small.up()
@@ -136,7 +136,7 @@ def test_an_up_that_was_killed_leaves_what_the_next_command_finds(small: SmallNe
 
 
 def test_a_start_that_fails_says_why_and_leaves_nothing(small: SmallNetwork) -> None:
-    small.topology.write_text(TOPOLOGY.renetwork("chaincode.service:contract", "no_such_module:contract"))
+    small.topology.write_text(TOPOLOGY.replace("chaincode.service:contract", "no_such_module:contract"))
 
     done = small.up()
 
