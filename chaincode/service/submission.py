@@ -5,7 +5,8 @@ a private-only transaction must not touch public state. Keys of one organisation
 """
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
+from functools import wraps
 from typing import Any
 
 from chaincode.contract.codec import encode_json
@@ -13,6 +14,17 @@ from chaincode.contract.context import Context
 from chaincode.errors import ConflictError
 from chaincode.service.record import SCHEMA, Document, check_identifier, decode_record, encode_record
 from chaincode.shim.composite_key import create_composite_key
+
+
+def written_at_once(function: Callable[..., Awaitable[Document]]) -> Callable[..., Awaitable[Document]]:
+    """Have all that a function writes go to the peer in one request, when it has returned."""
+
+    @wraps(function)
+    async def written(context: Context, *arguments: Any) -> Document:  # noqa: ANN401  # of the function's own types
+        async with context.stub.write_batch():
+            return await function(context, *arguments)
+
+    return written
 
 
 class Submission:
