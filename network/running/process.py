@@ -12,6 +12,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -27,6 +28,7 @@ MARK = "KVR_NETWORK_PROCESS"
 """Environment variable of every process of a network: `<network id>/<name>`."""
 END_TIMEOUT_SECONDS = 10.0
 """How long a process has to end by itself after SIGTERM before its group is killed."""
+LOOK_SECONDS = 0.01
 LOG_TAIL_BYTES = 2000
 FORK_SERVER: Final = "fork-server"
 LONGEST_NAME: Final = 255
@@ -217,10 +219,10 @@ class ProcessTable:
         ]
         for _, process in ending:
             _signal_group(process, signal.SIGTERM)
-        _, alive = psutil.wait_procs([process for _, process in ending], timeout=timeout_seconds)
+        alive = _left_after([process for _, process in ending], timeout_seconds)
         for process in alive:
             _signal_group(process, signal.SIGKILL)
-        psutil.wait_procs(alive, timeout=timeout_seconds)
+        _left_after(alive, timeout_seconds)
         for name in list(self._children):
             self._reap(name)
         for name in {name for name, _ in ending}:
@@ -253,6 +255,26 @@ class ProcessTable:
 
     def _mark(self, name: str) -> str:
         return f"{self._network_id}/{name}"
+
+
+def _left_after(processes: Sequence[psutil.Process], timeout_seconds: float) -> list[psutil.Process]:
+    """Wait until they have ended, at most so long; give those that have not.
+
+    A zombie has ended: whose child it is, and when that one looks after it, is not for us to wait for.
+    """
+    deadline = time.monotonic() + timeout_seconds
+    while left := [process for process in processes if _is_alive(process)]:
+        if time.monotonic() >= deadline:
+            break
+        psutil.wait_procs(left, timeout=LOOK_SECONDS)
+    return left
+
+
+def _is_alive(process: psutil.Process) -> bool:
+    try:
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.Error:
+        return False
 
 
 def _signal_group(process: psutil.Process, number: signal.Signals) -> None:

@@ -14,6 +14,7 @@ import psutil
 import pytest
 
 from network import chaincode_process
+from network.demo.live import SERVICE_MODULES
 from network.embedded import start as embedded
 from network.errors import ProcessStartError
 from network.running import fork_server
@@ -162,7 +163,8 @@ def test_without_it_a_process_imports_for_itself(
 
 def test_what_is_imported_for_them_starts_no_thread() -> None:
     # A fork has one thread: what others held or did at that moment would be lost to it.
-    code = f"import {embedded.MODULE}, {chaincode_process.MODULE}, os; print(len(os.listdir('/proc/self/task')))"
+    modules = (embedded.MODULE, chaincode_process.MODULE, *SERVICE_MODULES, "kvr_sync.main")
+    code = f"import os, {', '.join(modules)}; print(len(os.listdir('/proc/self/task')))"
     ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
 
     assert ended.stdout.strip() == "1"
