@@ -130,9 +130,9 @@ def _process_names(topology: Topology, kind: NetworkKind) -> list[str]:
 
 
 def _forking(table: ProcessTable, kind: NetworkKind, missing: list[str]) -> AbstractContextManager[None]:
-    """Fork the Python processes of the network from one, if any is to start."""
-    modules = [embedded.MODULE] if kind is NetworkKind.EMBEDDED else []
-    return table.forking(*modules, chaincode_process.MODULE) if missing else nullcontext()
+    """Fork the Python processes of the network from one, if any is to start; it imports first what starts first."""
+    module = embedded.MODULE if kind is NetworkKind.EMBEDDED else chaincode_process.MODULE
+    return table.forking(module) if missing else nullcontext()
 
 
 def _uses_of(network: CreatedNetwork, processes: list[str]) -> list[str]:
