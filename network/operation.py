@@ -76,8 +76,7 @@ def up(
                 from network.native.nodes import start_nodes  # noqa: PLC0415  # the embedded network needs none of it
 
                 start_nodes(network, binaries, table)
-            start_chaincodes(network, table)
-            asyncio.run(_make_ready(network, table, progress))
+            asyncio.run(_make_ready(network, table, before, progress))
             if announce is not None:
                 announce(network)
     return network
@@ -144,10 +143,10 @@ def _uses_of(network: CreatedNetwork, processes: list[str]) -> list[str]:
     return [use for use, owner in owners.items() if owner in processes]
 
 
-async def _make_ready(network: CreatedNetwork, table: ProcessTable, progress: Progress) -> None:
-    """Join, deploy and wait; ends at once when a process of the network does."""
-    work = asyncio.create_task(_join_and_deploy(network, progress))
-    watch = asyncio.create_task(_watch(network, table))
+async def _make_ready(network: CreatedNetwork, table: ProcessTable, before: set[str], progress: Progress) -> None:
+    """Start the chaincodes, join, deploy and wait; ends at once when a process of the network does."""
+    work = asyncio.create_task(_join_and_deploy(network, table, progress))
+    watch = asyncio.create_task(_watch(network, table, before))
     try:
         await asyncio.wait((work, watch), return_when=asyncio.FIRST_COMPLETED)
         if not work.done():
@@ -159,7 +158,9 @@ async def _make_ready(network: CreatedNetwork, table: ProcessTable, progress: Pr
         await asyncio.gather(work, watch, return_exceptions=True)
 
 
-async def _join_and_deploy(network: CreatedNetwork, progress: Progress) -> None:
+async def _join_and_deploy(network: CreatedNetwork, table: ProcessTable, progress: Progress) -> None:
+    # In a thread: it waits until what the chaincodes' processes share is imported.
+    chaincodes = asyncio.create_task(asyncio.to_thread(start_chaincodes, network, table))
     if network.state.kind is NetworkKind.NATIVE:
         from network.native.nodes import join_channels  # noqa: PLC0415
 
@@ -167,14 +168,15 @@ async def _join_and_deploy(network: CreatedNetwork, progress: Progress) -> None:
         await join_channels(network)
     else:
         await wait_for_ports(network)
+    await chaincodes
     await deploy(network, progress)
 
 
-async def _watch(network: CreatedNetwork, table: ProcessTable) -> None:
-    """Raise ProcessStartError when a process ends."""
-    names = _process_names(network.topology, network.state.kind)
+async def _watch(network: CreatedNetwork, table: ProcessTable, before: set[str]) -> None:
+    """Raise ProcessStartError when a process of the network ends that ran before or was started since."""
+    names = set(_process_names(network.topology, network.state.kind))
     while True:
-        for name in names:
+        for name in names & (before | table.started):
             if not table.is_alive(name):
                 tail = table.log_tail(name)
                 raise ProcessStartError(f"{name} ended before the network was ready; {table.log_path(name)}:\n{tail}")

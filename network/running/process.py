@@ -56,6 +56,8 @@ class ProcessTable:
         self._network_id = network_id
         self._children: dict[str, subprocess.Popen[bytes]] = {}
         self._fork_server: subprocess.Popen[bytes] | None = None
+        self.started: frozenset[str] = frozenset()
+        """Names of what was started here so far."""
 
     def log_path(self, name: str) -> Path:
         """Give the file that both outputs of the process are appended to."""
@@ -69,7 +71,7 @@ class ProcessTable:
         child = self._popen(name, arguments, environment=environment, folder=folder)
         self._reap(name)
         self._children[name] = child
-        self._write_record(name, psutil.Process(child.pid))
+        self._note_start(name, child.pid)
         return child.pid
 
     @contextmanager
@@ -103,7 +105,7 @@ class ProcessTable:
         log = str(self.log_path(name))
         request = fork_server.ForkRequest(entry, arguments, MARK, self._mark(name), log, str(folder), os.getpid())
         pid = self._fork(self._fork_server, request)
-        self._write_record(name, psutil.Process(pid))
+        self._note_start(name, pid)
         return pid
 
     def _fork(self, server: subprocess.Popen[bytes], request: fork_server.ForkRequest) -> int:
@@ -238,6 +240,10 @@ class ProcessTable:
                     yield mark.removeprefix(prefix), process
             except psutil.Error:
                 continue  # of another user, or ended while we looked
+
+    def _note_start(self, name: str, pid: int) -> None:
+        self._write_record(name, psutil.Process(pid))
+        self.started |= {name}
 
     def _write_record(self, name: str, process: psutil.Process) -> None:
         started = process.create_time()  # a child that ended is a zombie, and has one too
