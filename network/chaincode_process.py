@@ -1,13 +1,13 @@
 """The processes that serve a network's chaincodes: one for each chaincode and organisation."""
 
-import sys
 from collections.abc import Collection
+from typing import Final
 
 from network.creation import CreatedNetwork
 from network.running.plan import served_chaincodes
 from network.running.process import ProcessTable
 
-_ENTRY = "from chaincode.main import chaincode; chaincode()"
+MODULE: Final = "chaincode.main"
 
 
 def start_chaincodes(network: CreatedNetwork, table: ProcessTable, names: Collection[str] | None = None) -> None:
@@ -21,7 +21,7 @@ def start_chaincodes(network: CreatedNetwork, table: ProcessTable, names: Collec
             continue
         tls = network.credentials.chaincode_tls(served.organization.msp_id, served.chaincode.name)
         arguments = [
-            *(sys.executable, "-P", "-c", _ENTRY, "serve", served.chaincode.served_by),
+            *("serve", served.chaincode.served_by),
             *("--address", network.address(served.name), "--package-id", network.package_id(served)),
             *("--msp-id", served.organization.msp_id),
             *("--tls-cert", str(tls.server.certificate), "--tls-key", str(tls.server.key)),
@@ -31,4 +31,4 @@ def start_chaincodes(network: CreatedNetwork, table: ProcessTable, names: Collec
             if table.arguments(served.name) == arguments:
                 continue
             table.end([served.name])
-        table.start(served.name, arguments, environment={}, folder=network.root.path)
+        table.start_python(served.name, f"{MODULE}:chaincode", arguments, folder=network.root.path)

@@ -26,6 +26,14 @@ from network.topology.topology_file import read_topology
 DIAL_TIMEOUT = "10s"
 
 
+class BegunNetwork(NamedTuple):
+    """A network that has its id, so that processes of it can be found, and its ports."""
+
+    root: NetworkRoot
+    topology: Topology
+    state: NetworkState
+
+
 class CreatedNetwork(NamedTuple):
     """A network's files."""
 
@@ -51,18 +59,11 @@ class CreatedNetwork(NamedTuple):
         return package_id(served.label, self.package(served))
 
 
-def create_network(
-    root: NetworkRoot,
-    topology_file: Path | None,
-    kind: NetworkKind,
-    *,
-    now: datetime,
-    randomness: Callable[[int], bytes],
-) -> CreatedNetwork:
-    """Make the files of a network, or read those that are there; `now` in UTC.
+def begin_network(root: NetworkRoot, topology_file: Path | None, kind: NetworkKind) -> BegunNetwork:
+    """Give a network its id and its ports, or read what is there; its files are `complete_network`'s.
 
     A network is made of `topology_file`; one that is there has a copy of its own, and None means that one. Raises
-    RootError when the root holds something else, TopologyError, PortTakenError, CredentialError.
+    RootError when the root holds something else, TopologyError, PortTakenError.
     """
     state = root.state()
     if state is None:
@@ -75,6 +76,12 @@ def create_network(
         topology = _topology_of(root, topology_file)
         if state.kind is not kind:
             raise RootError(f"{root.path} holds an {state.kind.value} network; name another root, or destroy it first")
+    return BegunNetwork(root, topology, state)
+
+
+def complete_network(begun: BegunNetwork, *, now: datetime, randomness: Callable[[int], bytes]) -> CreatedNetwork:
+    """Make the files of a network that are not there yet; `now` in UTC. Raises CredentialError."""
+    root, topology, state = begun
     credentials = create_credentials(topology, root.credentials, start=now, randomness=randomness)
     network = CreatedNetwork(root, topology, state, credentials)
     for channel in topology.channels:

@@ -152,7 +152,9 @@ def _orderer_group(
         values["ConsensusType"] = orderer_pb2.ConsensusType(type="BFT", metadata=_bft_options(batch.timeout_ms))
         values["Orderers"] = _consenter_mapping(consenters)
     else:
-        values["ConsensusType"] = orderer_pb2.ConsensusType(type="etcdraft", metadata=_raft_metadata(consenters))
+        values["ConsensusType"] = orderer_pb2.ConsensusType(
+            type="etcdraft", metadata=_raft_metadata(consenters, topology.raft_tick_ms)
+        )
     groups = {
         organization.msp_id: _group(
             {},
@@ -238,7 +240,7 @@ def _msp(organization: Organization, certificates: Certificates) -> msp_config_p
     return msp_config_pb2.MSPConfig(type=0, config=_encoded(config))
 
 
-def _raft_metadata(consenters: list[_Consenter]) -> bytes:
+def _raft_metadata(consenters: list[_Consenter], tick_ms: int) -> bytes:
     entries = [
         raft_pb2.Consenter(
             host=consenter.endpoint.host,
@@ -249,7 +251,7 @@ def _raft_metadata(consenters: list[_Consenter]) -> bytes:
         for consenter in consenters
     ]
     options = raft_pb2.Options(
-        tick_interval="500ms",
+        tick_interval=f"{tick_ms}ms",
         election_tick=10,
         heartbeat_tick=1,
         max_inflight_blocks=5,

@@ -8,16 +8,18 @@ import asyncio
 import os
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final, NamedTuple
 
+from network import chaincode_process
 from network.chaincode_process import start_chaincodes
-from network.creation import CreatedNetwork, create_network, destroy_files, read_network
+from network.creation import CreatedNetwork, begin_network, complete_network, destroy_files, read_network
 from network.deployment import deploy
+from network.embedded import start as embedded
 from network.embedded.nodes import PROCESS_NAME
-from network.embedded.start import start_process
+from network.embedded.start import start_process, wait_for_ports
 from network.errors import NetworkError, ProcessStartError, RootError
 from network.native.binary import find_binaries
 from network.native.nodes import join_channels, start_nodes
@@ -27,8 +29,9 @@ from network.running.plan import served_chaincodes
 from network.running.ports import check_free
 from network.running.process import ProcessTable, RunningProcess
 from network.running.root import NetworkKind, NetworkRoot
+from network.topology.definition import Topology
 
-WATCH_SECONDS: Final = 0.1
+WATCH_SECONDS: Final = 0.2
 Progress = Callable[[str], None]
 
 
@@ -64,23 +67,23 @@ def up(
     """
     with root.claim():
         binaries = find_binaries() if kind is NetworkKind.NATIVE else None
-        network = create_network(
-            root, topology_file, kind, now=datetime.fromtimestamp(time.time(), UTC), randomness=os.urandom
-        )
-        table = ProcessTable(root.processes, network.state.network_id)
+        begun = begin_network(root, topology_file, kind)
+        table = ProcessTable(root.processes, begun.state.network_id)
         before = table.adopt()
-        with _ended_on_failure(table, before):
-            missing = [name for name in _process_names(network) if name not in before]
+        names = _process_names(begun.topology, kind)
+        missing = [name for name in names if name not in before]
+        with _ended_on_failure(table, before), _forking(table, kind, missing):
+            # Beside it, those processes import what they need.
+            network = complete_network(begun, now=datetime.fromtimestamp(time.time(), UTC), randomness=os.urandom)
             check_free(network.state.ports, _uses_of(network, missing))
-            progress(f"{kind.value} network: starting {len(missing)} of {len(_process_names(network))} processes")
+            progress(f"{kind.value} network: starting {len(missing)} of {len(names)} processes")
             if binaries is None:
                 start_process(network, table)
             else:
                 start_nodes(network, binaries, table)
-            start_chaincodes(network, table)
             for name in resume_stopped(network, table):
                 progress(f"{name}: goes on")
-            asyncio.run(_make_ready(network, table, progress))
+            asyncio.run(_make_ready(network, table, before, progress))
             if announce is not None:
                 announce(network)
     return network
@@ -105,7 +108,7 @@ def status(root: NetworkRoot) -> NetworkStatus:
     table = ProcessTable(root.processes, network.state.network_id)
     running = table.running()
     names = {process.name for process in running}
-    missing = [name for name in _process_names(network) if name not in names]
+    missing = [name for name in _process_names(network.topology, network.state.kind) if name not in names]
     conditions = node_conditions(network, table)
     stopped = {
         name: condition.value
@@ -119,7 +122,7 @@ def log_files(root: NetworkRoot) -> dict[str, Path]:
     """Give the log of each process; raises NetworkError when there is no network here."""
     network = read_network(root)
     table = ProcessTable(root.processes, network.state.network_id)
-    return {name: table.log_path(name) for name in _process_names(network)}
+    return {name: table.log_path(name) for name in _process_names(network.topology, network.state.kind)}
 
 
 def _table(root: NetworkRoot) -> ProcessTable:
@@ -130,12 +133,18 @@ def _table(root: NetworkRoot) -> ProcessTable:
     return ProcessTable(root.processes, state.network_id)
 
 
-def _process_names(network: CreatedNetwork) -> list[str]:
-    if network.state.kind is NetworkKind.EMBEDDED:
+def _process_names(topology: Topology, kind: NetworkKind) -> list[str]:
+    if kind is NetworkKind.EMBEDDED:
         nodes = [PROCESS_NAME]
     else:
-        nodes = [node.name for organization in network.topology.all_organizations for node in organization.nodes]
-    return nodes + [served.name for served in served_chaincodes(network.topology)]
+        nodes = [node.name for organization in topology.all_organizations for node in organization.nodes]
+    return nodes + [served.name for served in served_chaincodes(topology)]
+
+
+def _forking(table: ProcessTable, kind: NetworkKind, missing: list[str]) -> AbstractContextManager[None]:
+    """Fork the Python processes of the network from one, if any is to start; it imports first what starts first."""
+    module = embedded.MODULE if kind is NetworkKind.EMBEDDED else chaincode_process.MODULE
+    return table.forking(module) if missing else nullcontext()
 
 
 def _uses_of(network: CreatedNetwork, processes: list[str]) -> list[str]:
@@ -147,10 +156,10 @@ def _uses_of(network: CreatedNetwork, processes: list[str]) -> list[str]:
     return [use for use, owner in owners.items() if owner in processes]
 
 
-async def _make_ready(network: CreatedNetwork, table: ProcessTable, progress: Progress) -> None:
-    """Join, deploy and wait; ends at once when a process of the network does."""
-    work = asyncio.create_task(_join_and_deploy(network, progress))
-    watch = asyncio.create_task(_watch(network, table))
+async def _make_ready(network: CreatedNetwork, table: ProcessTable, before: set[str], progress: Progress) -> None:
+    """Start the chaincodes, join, deploy and wait; ends at once when a process of the network does."""
+    work = asyncio.create_task(_join_and_deploy(network, table, progress))
+    watch = asyncio.create_task(_watch(network, table, before))
     try:
         await asyncio.wait((work, watch), return_when=asyncio.FIRST_COMPLETED)
         if not work.done():
@@ -162,19 +171,24 @@ async def _make_ready(network: CreatedNetwork, table: ProcessTable, progress: Pr
         await asyncio.gather(work, watch, return_exceptions=True)
 
 
-async def _join_and_deploy(network: CreatedNetwork, progress: Progress) -> None:
+async def _join_and_deploy(network: CreatedNetwork, table: ProcessTable, progress: Progress) -> None:
+    # In a thread: it waits until what the chaincodes' processes share is imported.
+    chaincodes = asyncio.create_task(asyncio.to_thread(start_chaincodes, network, table))
     if network.state.kind is NetworkKind.NATIVE:
         progress("nodes: join their channels")
         await join_channels(network)
+    else:
+        await wait_for_ports(network)
+    await chaincodes
     await deploy(network, progress)
 
 
-async def _watch(network: CreatedNetwork, table: ProcessTable) -> None:
-    """Raise ProcessStartError when a process ends."""
-    names = _process_names(network)
+async def _watch(network: CreatedNetwork, table: ProcessTable, before: set[str]) -> None:
+    """Raise ProcessStartError when a process of the network ends that ran before or was started since."""
+    names = set(_process_names(network.topology, network.state.kind))
     while True:
-        for name in names:
-            if table.recorded(name) is None:
+        for name in names & (before | table.started):
+            if not table.is_alive(name):
                 tail = table.log_tail(name)
                 raise ProcessStartError(f"{name} ended before the network was ready; {table.log_path(name)}:\n{tail}")
         await asyncio.sleep(WATCH_SECONDS)
@@ -186,7 +200,7 @@ def _ended_on_failure(table: ProcessTable, before: set[str]) -> Iterator[None]:
         yield
     except BaseException:
         with uninterrupted():
-            table.end([process.name for process in table.running() if process.name not in before])
+            table.end(keeping=before)
         raise
 
 

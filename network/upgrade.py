@@ -15,7 +15,7 @@ from pathlib import Path
 
 from network.chaincode_process import start_chaincodes
 from network.collection_change import check_collection_change
-from network.creation import create_network, read_network
+from network.creation import begin_network, complete_network, read_network
 from network.deployment import deploy
 from network.errors import ChannelChangeError, NodeError
 from network.lifecycle import definition_of
@@ -46,7 +46,8 @@ def upgrade_chaincodes(root: NetworkRoot, topology_file: Path, progress: Progres
             raise NodeError(f"not running: {', '.join(stopped)}; bring the network up first")
         write_file(root.topology_file, topology_file.read_bytes())
         now = datetime.fromtimestamp(time.time(), UTC)
-        made = create_network(root, None, network.state.kind, now=now, randomness=os.urandom)
+        begun = begin_network(root, None, network.state.kind)
+        made = complete_network(begun, now=now, randomness=os.urandom)
         asyncio.run(deploy(made, progress, lambda: start_chaincodes(made, table)))
         start_chaincodes(made, table)
     return upgraded

@@ -8,6 +8,8 @@ import dataclasses
 import json
 import re
 import types
+from collections.abc import Mapping
+from functools import cache
 from typing import Any, Union, get_args, get_origin, get_type_hints
 
 from chaincode.errors import InvalidArgumentError, LimitExceededError
@@ -65,7 +67,7 @@ def decode_document(text: str | bytes, kind: Any, name: str) -> Any:  # noqa: AN
         raise InvalidArgumentError(
             f"{name!r} has {len(unknown)} unknown fields; known are: {', '.join(sorted(fields))}"
         )
-    hints = get_type_hints(kind)
+    hints = _hints(kind)
     values = {}
     for field in fields.values():
         if field.name in content:
@@ -73,6 +75,11 @@ def decode_document(text: str | bytes, kind: Any, name: str) -> Any:  # noqa: AN
         elif field.default is dataclasses.MISSING:
             raise InvalidArgumentError(f"{name!r} lacks the field {field.name!r}")
     return kind(**values)
+
+
+@cache  # one entry for each dataclass that a contract declares
+def _hints(kind: Any) -> Mapping[str, Any]:  # noqa: ANN401  # a class
+    return get_type_hints(kind)
 
 
 def encode_result(result: object) -> bytes:

@@ -3,6 +3,8 @@
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
+from types import MappingProxyType
 
 from cryptography import x509
 from cryptography.x509.oid import NameOID, ObjectIdentifier
@@ -26,6 +28,8 @@ _PARTS = (
     ("C", NameOID.COUNTRY_NAME),
 )
 _SINGLE = frozenset({"CN", "SERIALNUMBER"})
+_LARGEST_REMEMBERED = 16 * 1024
+"""Bytes of a serialised identity beyond which nothing of it is kept."""
 
 
 @dataclass(frozen=True)
@@ -55,6 +59,10 @@ class ClientIdentity:
 
 def decode_identity(creator: bytes) -> ClientIdentity:
     """Read a serialised identity; raises InvalidArgumentError when it is none or holds no X.509 certificate."""
+    return (_decode if len(creator) > _LARGEST_REMEMBERED else _decode_remembered)(creator)
+
+
+def _decode(creator: bytes) -> ClientIdentity:
     try:
         identity = identities_pb2.SerializedIdentity.FromString(creator)
         certificate = x509.load_pem_x509_certificate(identity.id_bytes)
@@ -62,7 +70,11 @@ def decode_identity(creator: bytes) -> ClientIdentity:
         attributes = _attributes(certificate)
     except (DecodeError, ValueError) as error:
         raise InvalidArgumentError("the creator is no X.509 identity") from error
-    return ClientIdentity(identity.mspid, text, attributes)
+    return ClientIdentity(identity.mspid, text, MappingProxyType(attributes))
+
+
+_decode_remembered = lru_cache(256)(_decode)
+"""The same clients come again and again; what is read of one cannot be changed."""
 
 
 def _attributes(certificate: x509.Certificate) -> dict[str, str]:

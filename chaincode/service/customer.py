@@ -44,9 +44,9 @@ async def register_customer(context: Context, request_key: str, customer_id: str
         check_line(document.tier, "document.tier", 20)
     if document.profile_ref is not None:
         check_reference(document.profile_ref, "document.profile_ref")
-    submission = await begin_submission(context, request_key, [customer_id, asdict(document)])
     key = customer_key(customer_id)
-    existing = await context.stub.get_state(key)
+    submission = await begin_submission(context, request_key, [customer_id, asdict(document)], reads=[key])
+    (existing,) = submission.read
     if submission.is_repeated:
         return dict(submission.first_result)
     if existing is not None:

@@ -20,7 +20,7 @@ from chaincode.service.record import (
     encode_record,
     profile_key,
 )
-from chaincode.service.submission import begin_submission
+from chaincode.service.submission import begin_private_submission
 
 TRANSIENT = "profile"
 """Name of the transient data."""
@@ -42,7 +42,7 @@ async def store_profile(context: Context, request_key: str, collection: str) -> 
     require_access(context)
     require_member(context, collection)
     profile = _decode_profile(context)
-    submission = await begin_submission(context, request_key, [collection, asdict(profile)], collection)
+    submission = await begin_private_submission(context, request_key, [collection, asdict(profile)], collection)
     key = profile_key(profile.reference)
     existing = await context.stub.get_private_data(collection, key)
     # The answer goes into the block with the transaction: it holds nothing of the profile.

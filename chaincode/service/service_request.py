@@ -80,15 +80,6 @@ async def open_request(context: Context, request_key: str, request_id: str, docu
     require_access(context)
     check_identifier(request_id, "request_id")
     _check_new(document)
-    submission = await begin_submission(context, request_key, [request_id, _content(document)])
-    key = key_of(request_id)
-    existing, customer = await context.stub.get_states([key, customer_key(document.customer)])
-    if submission.is_repeated:
-        return dict(submission.first_result)
-    if existing is not None:
-        raise ConflictError(f"request {request_id} exists already")
-    if customer is None:
-        raise NotFoundError(f"there is no customer {document.customer}")
     now = written_time(context.stub)
     record = {
         "id": request_id,
@@ -101,8 +92,17 @@ async def open_request(context: Context, request_key: str, request_id: str, docu
         "changed_by": context.client.msp_id,
         "schema": SCHEMA,
     }
-    waiting = open_request_key(record)
-    await context.stub.get_state(waiting)
+    key, waiting = key_of(request_id), open_request_key(record)
+    submission = await begin_submission(
+        context, request_key, [request_id, _content(document)], reads=[key, customer_key(document.customer), waiting]
+    )
+    existing, customer, _ = submission.read
+    if submission.is_repeated:
+        return dict(submission.first_result)
+    if existing is not None:
+        raise ConflictError(f"request {request_id} exists already")
+    if customer is None:
+        raise NotFoundError(f"there is no customer {document.customer}")
     await context.stub.put_state(key, encode_record(record))
     await context.stub.put_state(waiting, encode_record({"id": request_id}))
     _announce(context, record)
@@ -114,10 +114,10 @@ async def assign_request(context: Context, request_key: str, request_id: str, de
     require_access(context)
     require_department(context, department)
     check_identifier(request_id, "request_id")
-    submission = await begin_submission(context, request_key, [request_id, department])
+    submission = await begin_submission(context, request_key, [request_id, department], reads=[key_of(request_id)])
     if submission.is_repeated:
         return dict(submission.first_result)
-    return await submission.finish(await _assign(context, await _read(context, request_id), department))
+    return await submission.finish(await _assign(context, _found(submission.read[0], request_id), department))
 
 
 async def assign_next(context: Context, request_key: str, department: str) -> Document:
@@ -148,10 +148,12 @@ async def resolve_request(context: Context, request_key: str, request_id: str, d
     check_line(document.resolution, "document.resolution", 500)
     if document.minutes_spent is not None:
         check_range(document.minutes_spent, 0, 100_000, "document.minutes_spent")
-    submission = await begin_submission(context, request_key, [request_id, asdict(document)])
+    submission = await begin_submission(
+        context, request_key, [request_id, asdict(document)], reads=[key_of(request_id)]
+    )
     if submission.is_repeated:
         return dict(submission.first_result)
-    record = await _read(context, request_id)
+    record = _found(submission.read[0], request_id)
     if record["department"] is not None:
         require_department(context, record["department"])
     return await submission.finish(await _advance(context, record, "resolved", asdict(document)))
@@ -165,12 +167,13 @@ async def close_request(context: Context, request_key: str, request_id: str, doc
         check_range(document.rating, 1, 5, "document.rating")
     if document.note is not None:
         check_line(document.note, "document.note", 500)
-    submission = await begin_submission(context, request_key, [request_id, asdict(document)])
+    submission = await begin_submission(
+        context, request_key, [request_id, asdict(document)], reads=[key_of(request_id)]
+    )
     if submission.is_repeated:
         return dict(submission.first_result)
-    return await submission.finish(
-        await _advance(context, await _read(context, request_id), "closed", asdict(document))
-    )
+    record = _found(submission.read[0], request_id)
+    return await submission.finish(await _advance(context, record, "closed", asdict(document)))
 
 
 async def read_request(context: Context, request_id: str) -> Document:
@@ -232,10 +235,13 @@ def _content(document: NewRequest) -> Document:
 
 
 async def _read(context: Context, request_id: str) -> Document:
-    found = await context.stub.get_state(key_of(request_id))
-    if found is None:
+    return _found(await context.stub.get_state(key_of(request_id)), request_id)
+
+
+def _found(content: bytes | None, request_id: str) -> Document:
+    if content is None:
         raise NotFoundError(f"there is no request {request_id}")
-    return decode_record(found)
+    return decode_record(content)
 
 
 async def _assign(context: Context, record: Document, department: str) -> Document:

@@ -5,6 +5,8 @@ a private-only transaction must not touch public state. Keys of one organisation
 """
 
 import hashlib
+from collections.abc import Awaitable, Callable, Sequence
+from functools import wraps
 from typing import Any
 
 from chaincode.contract.codec import encode_json
@@ -14,16 +16,36 @@ from chaincode.service.record import SCHEMA, Document, check_identifier, decode_
 from chaincode.shim.composite_key import create_composite_key
 
 
-class Submission:
-    """One use of a request key."""
+def written_at_once(function: Callable[..., Awaitable[Document]]) -> Callable[..., Awaitable[Document]]:
+    """Have all that a function writes go to the peer in one request, when it has returned."""
 
-    def __init__(self, context: Context, key: str, collection: str, first: Document | None, digest: str) -> None:
+    @wraps(function)
+    async def written(context: Context, *arguments: Any) -> Document:  # noqa: ANN401  # of the function's own types
+        async with context.stub.write_batch():
+            return await function(context, *arguments)
+
+    return written
+
+
+class Submission:
+    """One use of a request key. `read`: the values of the keys that were read with it, None where there is none."""
+
+    def __init__(  # what a use consists of
+        self,
+        context: Context,
+        key: str,
+        collection: str,
+        first: Document | None,
+        digest: str,
+        read: Sequence[bytes | None] = (),
+    ) -> None:
         self._context = context
         self._key = key
         self._collection = collection
         self._digest = digest
         self.first_result: Any = None if first is None else first["result"]
         self.is_repeated = first is not None
+        self.read = tuple(read)
 
     async def finish(self, result: Document) -> Document:
         """Record the result under the request key and give it."""
@@ -36,14 +58,38 @@ class Submission:
         return result
 
 
-async def begin_submission(context: Context, request_key: str, content: list[Any], collection: str = "") -> Submission:
-    """Look the request key up; raises ConflictError when it was used with other content."""
+async def begin_submission(
+    context: Context, request_key: str, content: list[Any], *, reads: Sequence[str] = ()
+) -> Submission:
+    """Look the request key up, and in the same request the public keys `reads`, whose values the function goes by.
+
+    Raises ConflictError when the request key was used with other content.
+    """
+    key, digest = _key(context, request_key), _digest(context, content)
+    found, *read = await context.stub.get_states([key, *reads])
+    return Submission(context, key, "", _first(found, digest), digest, read)
+
+
+async def begin_private_submission(
+    context: Context, request_key: str, content: list[Any], collection: str
+) -> Submission:
+    """Look the request key of a private write up in its collection; raises as `begin_submission`."""
+    key, digest = _key(context, request_key), _digest(context, content)
+    found = await context.stub.get_private_data(collection, key)
+    return Submission(context, key, collection, _first(found, digest), digest)
+
+
+def _key(context: Context, request_key: str) -> str:
     check_identifier(request_key, "request_key")
-    key = create_composite_key("submission", [context.client.msp_id, request_key])
-    digest = hashlib.sha256(encode_json([context.function, *content])).hexdigest()
-    stub = context.stub
-    found = await (stub.get_private_data(collection, key) if collection else stub.get_state(key))
+    return create_composite_key("submission", [context.client.msp_id, request_key])
+
+
+def _digest(context: Context, content: list[Any]) -> str:
+    return hashlib.sha256(encode_json([context.function, *content])).hexdigest()
+
+
+def _first(found: bytes | None, digest: str) -> Document | None:
     first = None if found is None else decode_record(found)
     if first is not None and first["digest"] != digest:
         raise ConflictError("this request key was used for another request")
-    return Submission(context, key, collection, first, digest)
+    return first

@@ -3,10 +3,11 @@
 A peer ends connections that ping more often than each 60 s (`internal/pkg/comm/config.go`).
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from hashlib import sha256
 from types import TracebackType
-from typing import Final, Self
+from typing import Any, Final, Self, TypeVar
 
 import grpc
 from cryptography import x509
@@ -20,6 +21,8 @@ KEEPALIVE_TIMEOUT_MILLISECONDS: Final = 20_000
 FIRST_RECONNECT_MILLISECONDS: Final = 100
 LONGEST_RECONNECT_MILLISECONDS: Final = 10_000
 DIAL_SECONDS: Final = 10.0
+
+Stub = TypeVar("Stub")
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +68,14 @@ class NodeChannel:
         if endpoint.server_name:
             options.append(("grpc.ssl_target_name_override", endpoint.server_name))
         self.grpc = grpc.aio.secure_channel(endpoint.address, credentials, options=options)
+        self._stubs: dict[Callable[[grpc.aio.Channel], Any], Any] = {}
+
+    def stub(self, kind: Callable[[grpc.aio.Channel], Stub]) -> Stub:
+        """Give the channel's stub of a service, made once: making one takes as long as signing."""
+        if kind not in self._stubs:
+            self._stubs[kind] = kind(self.grpc)
+        found: Stub = self._stubs[kind]
+        return found
 
     async def dial(self, seconds: float = DIAL_SECONDS) -> None:
         """Establish the connection now; raises DialError with what it ended in.

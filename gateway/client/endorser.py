@@ -49,12 +49,11 @@ class Endorser:
         content = proposal.content
         request = proposal_pb2.SignedProposal(proposal_bytes=content, signature=self.identity.sign(content))
         try:
-            response = (
-                await peer_pb2_grpc.EndorserStub(self.channel.grpc).ProcessProposal(request, timeout=seconds)
-            ).response
+            answer = await self.channel.stub(peer_pb2_grpc.EndorserStub).ProcessProposal(request, timeout=seconds)
         except grpc.aio.AioRpcError as error:
             failure = call_error(CallError, error, proposal.tx_id)
             raise EndorserError(failure.grpc_code, failure.message, proposal.tx_id) from error
+        response = answer.response
         if not 200 <= response.status < 400:
             raise EndorserError("", response.message, proposal.tx_id, response.status)
         return bytes(response.payload)

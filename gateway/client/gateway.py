@@ -60,7 +60,7 @@ class Gateway:
     @property
     def service(self) -> gateway_pb2_grpc.GatewayStub:
         """Give the service's stub."""
-        return gateway_pb2_grpc.GatewayStub(self.channel.grpc)
+        return self.channel.stub(gateway_pb2_grpc.GatewayStub)
 
     def network(self, channel_name: str) -> "Network":
         """Give a channel of Fabric's, by name; nothing is sent."""

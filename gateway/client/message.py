@@ -4,6 +4,7 @@ Sources: `protoutil/txutils.go`, `core/common/validation/msgvalidation.go`.
 """
 
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Final, NamedTuple
 
 from cryptography import x509
@@ -19,6 +20,7 @@ from network.protocol.proposal import Proposal
 from network.protocol.wire import parse
 
 SEEK_INFO: Final = 5
+_KEYS_REMEMBERED: Final = 64
 
 
 class Prepared(NamedTuple):
@@ -75,10 +77,16 @@ def check_prepared(content: bytes, proposal: Proposal, organizations: Sequence[s
 def _check_endorsement(endorser: bytes, signature: bytes, endorsed: bytes) -> str:
     identity = decode_serialized_identity(endorser)
     try:
-        key = x509.load_pem_x509_certificate(identity.id_bytes).public_key()
-        if not isinstance(key, ec.EllipticCurvePublicKey):
-            raise DecodeError("an endorser's key is not an ECDSA key")
-        key.verify(signature, endorsed + endorser, ec.ECDSA(hashes.SHA256()))
+        _endorser_key(identity.id_bytes).verify(signature, endorsed + endorser, ec.ECDSA(hashes.SHA256()))
     except (ValueError, InvalidSignature, UnsupportedAlgorithm, x509.InvalidVersion):
         raise DecodeError("an endorsement that its endorser did not sign") from None
     return identity.msp_id
+
+
+@lru_cache(_KEYS_REMEMBERED)
+def _endorser_key(certificate: bytes) -> ec.EllipticCurvePublicKey:
+    """Read the key of a certificate in PEM; raises ValueError, UnsupportedAlgorithm, InvalidVersion, DecodeError."""
+    key = x509.load_pem_x509_certificate(certificate).public_key()
+    if not isinstance(key, ec.EllipticCurvePublicKey):
+        raise DecodeError("an endorser's key is not an ECDSA key")
+    return key

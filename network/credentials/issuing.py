@@ -13,10 +13,9 @@ from typing import Final
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
-
-from network.protocol.certificate import decode_certificate, with_low_s
 
 CA_YEARS: Final = 10
 CERTIFICATE_YEARS: Final = 5
@@ -103,10 +102,16 @@ class Issuing:
         )
         for extension in extensions:
             builder = builder.add_extension(extension, critical=False)
-        made = builder.sign(signing, hashes.SHA256())
-        child = decode_certificate(made.public_bytes(Encoding.DER))
-        parent = decode_certificate(issuer.certificate.public_bytes(Encoding.DER)) if issuer else child
-        return Credential(x509.load_der_x509_certificate(with_low_s(child, parent).raw), key)
+        return Credential(_signed_in_low_s(builder, signing), key)
+
+
+def _signed_in_low_s(builder: x509.CertificateBuilder, key: ec.EllipticCurvePrivateKey) -> x509.Certificate:
+    """Sign until s is in the lower half, as it is every other time: nodes see one form of each certificate then."""
+    while True:
+        certificate = builder.sign(key, hashes.SHA256())
+        _, s = decode_dss_signature(certificate.signature)
+        if s <= key.curve.group_order // 2:
+            return certificate
 
 
 def _name(common_name: str, unit: str | None) -> x509.Name:

@@ -69,6 +69,13 @@ def run_kvr(console: Console, group: str, *arguments: str) -> Ended:
     return Ended(status, output.getvalue(), errors.getvalue())
 
 
+def group_entry(group: str) -> str:
+    """Give where a group of commands is (module:name); DemoError when it is not installed."""
+    for entry_point in metadata.entry_points(group="kvr.commands", name=group):
+        return str(entry_point.value)
+    raise DemoError(f"this installation has no command kvr {group}")
+
+
 def load_group(group: str) -> typer.Typer:
     """Load a group of commands; DemoError when it, or something it needs, is not installed."""
     for entry_point in metadata.entry_points(group="kvr.commands", name=group):

@@ -9,7 +9,6 @@ import asyncio
 import json
 import shlex
 import sqlite3
-import sys
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -25,7 +24,7 @@ from gateway.client.channel import Endpoint, NodeChannel
 from gateway.client.gateway import Gateway
 from gateway.client.identity import SigningIdentity
 from network.creation import CreatedNetwork
-from network.demo.console import DemoError, heading, open_database, question, read, run_kvr, say, show
+from network.demo.console import DemoError, group_entry, heading, open_database, question, read, run_kvr, say, show
 from network.demo.week import BILLING, CUSTOMER, FIELD, PROFILE_COLLECTION, SERVICE, Call, Week, scripted_week
 from network.errors import NetworkError
 from network.operation import destroy, down, is_network, up
@@ -37,7 +36,7 @@ from network.topology.topology_file import shipped_topology
 
 CHANNEL: Final = "consortium"
 AGENT: Final = "agent"
-IN_FLIGHT: Final = 16
+IN_FLIGHT: Final = 64
 START_SECONDS: Final = 30.0
 FOLLOW_SECONDS: Final = 30.0
 POLL_SECONDS: Final = 0.05
@@ -45,7 +44,11 @@ PAGE: Final = 100
 SERVED: Final = (SERVICE, BILLING, FIELD, CUSTOMER)
 FOLLOWING: Final = (SERVICE, CUSTOMER)
 OK: Final = 200
-KVR: Final = "from network.main import main; main()"
+SERVICE_MODULES: Final = (
+    *("gateway.main", "uvicorn", "gateway.api.app", "gateway.api.fabric_ledger", "gateway.client.profile"),
+    "gateway.wallet.folder_wallet",
+)
+"""What a REST service imports; the services of the organisations share it."""
 INTENTION: Final = """\
   1. a Fabric network of four organisations with peers, and auditors; a Python contract on it
   2. a week of customer service through the REST service of each organisation
@@ -87,11 +90,12 @@ def show_live_demo(directory: Path, console: Console, *, is_native: bool) -> Non
 def _show_week(console: Console, directory: Path, network: CreatedNetwork) -> None:
     table = ProcessTable(network.root.processes, network.state.network_id)
     heading(console, "2. A week of customer service")
-    followers = {name: _start_follower(console, directory, network, table, name) for name in FOLLOWING}
     ports = choose_ports({f"gateway.{name}": 0 for name in SERVED})
-    for name in SERVED:
-        _start_gateway(console, directory, network, table, name, ports[f"gateway.{name}"])
-    tokens = {name: _token(console, directory, name) for name in SERVED}
+    with table.forking(*SERVICE_MODULES):
+        tokens = {name: _token(console, directory, name) for name in SERVED}
+        for name in SERVED:
+            _start_gateway(console, directory, network, table, name, ports[f"gateway.{name}"])
+        followers = {name: _start_follower(console, directory, network, table, name) for name in FOLLOWING}
     week = scripted_week()
     answers = asyncio.run(_work(console, week, {name: ports[f"gateway.{name}"] for name in SERVED}, tokens))
     _show_answers(console, answers)
@@ -128,7 +132,7 @@ def _database(directory: Path, msp_id: str) -> Path:
 def _kvr(console: Console, table: ProcessTable, name: str, network: CreatedNetwork, arguments: Sequence[str]) -> None:
     """Start a command of ours as a process of the network, so that it ends with it."""
     say(console, f"$ kvr {shlex.join(arguments)} &", style="cyan")
-    table.start(name, [sys.executable, "-P", "-c", KVR, *arguments], environment={}, folder=network.root.path)
+    table.start_python(name, group_entry(arguments[0]), arguments[1:], folder=network.root.path)
 
 
 def _start_follower(

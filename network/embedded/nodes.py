@@ -34,9 +34,9 @@ class Nodes(NamedTuple):
 
 
 def write_nodes(folder: Path, entries: Iterable[NodeEntry], genesis_blocks: Mapping[str, str]) -> None:
-    """Write the file into the folder of the embedded network."""
+    """Write the file into the folder of the embedded network, anew at every start."""
     content = {"nodes": [entry._asdict() for entry in entries], "genesis_blocks": dict(genesis_blocks)}
-    write_file(folder / NODES_FILE, json.dumps(content, indent=1).encode())
+    write_file(folder / NODES_FILE, json.dumps(content, indent=1).encode(), is_lasting=False)
 
 
 def read_nodes(folder: Path) -> Nodes:

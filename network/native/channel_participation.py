@@ -18,7 +18,7 @@ PATH = "/participation/v1/channels"
 TIMEOUT_SECONDS = 20.0
 ANSWER_BYTES = 1024 * 1024
 START_TIMEOUT_SECONDS = 30.0
-POLL_SECONDS = 0.05
+POLL_SECONDS = 0.02
 
 
 class ClientCredential(NamedTuple):
@@ -34,15 +34,19 @@ async def join_orderer(address: str, genesis_block: bytes, channel: str, credent
 
     Raises ReadinessError when it does not answer in time or refuses, with its reason.
     """
-    async with httpx2.AsyncClient(
-        base_url=f"https://{address}", verify=_tls(credential), timeout=TIMEOUT_SECONDS, trust_env=False
-    ) as client:
-        await _listening(client, address)
-        if (await client.get(f"{PATH}/{channel}")).status_code == httpx2.codes.OK:
-            return
-        answer = await client.post(PATH, files={"config-block": ("genesis.block", genesis_block)})
-        if answer.status_code not in (httpx2.codes.CREATED, httpx2.codes.OK):
-            raise ReadinessError(f"orderer at {address} does not join channel {channel}: {_reason(answer)}")
+    refused = f"orderer at {address} does not join channel {channel}"
+    try:
+        async with httpx2.AsyncClient(
+            base_url=f"https://{address}", verify=_tls(credential), timeout=TIMEOUT_SECONDS, trust_env=False
+        ) as client:
+            await _listening(client, address)
+            if (await client.get(f"{PATH}/{channel}")).status_code == httpx2.codes.OK:
+                return
+            answer = await client.post(PATH, files={"config-block": ("genesis.block", genesis_block)})
+    except httpx2.HTTPError as error:
+        raise ReadinessError(f"{refused}: {str(error) or type(error).__name__}") from error
+    if answer.status_code not in (httpx2.codes.CREATED, httpx2.codes.OK):
+        raise ReadinessError(f"{refused}: {_reason(answer)}")
 
 
 def _tls(credential: ClientCredential) -> ssl.SSLContext:

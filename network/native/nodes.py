@@ -2,7 +2,8 @@
 
 import asyncio
 import re
-from collections.abc import Collection
+from collections.abc import AsyncIterator, Collection
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import httpx2
@@ -64,16 +65,32 @@ async def join_channels(network: CreatedNetwork) -> None:
     """
     for channel in network.topology.channels:
         genesis = network.genesis(channel)
+        members = [network.topology.organization(msp_id) for msp_id in channel.members]
+        async with _together() as tasks:
+            tasks.create_task(_join_orderers(network, channel.name, genesis))
+            for member in members:
+                for node in member.nodes:
+                    tasks.create_task(_join_peer(network, member, node, genesis))
+
+
+@asynccontextmanager
+async def _together() -> AsyncIterator[asyncio.TaskGroup]:
+    """Run tasks side by side; the first that fails ends the others, and its error is the one that counts."""
+    try:
+        async with asyncio.TaskGroup() as tasks:
+            yield tasks
+    except* ReadinessError as group:
+        raise group.exceptions[0] from None
+
+
+async def _join_orderers(network: CreatedNetwork, channel: str, genesis: bytes) -> None:
+    async with _together() as tasks:
         for organization in network.topology.orderer_organizations:
             tls = network.credentials.user_tls(organization.msp_id, organization.admins[0].name)
             for node in organization.nodes:
                 address = f"{LOOPBACK}:{network.state.ports[f'{node.name}/{ADMIN}']}"
-                await join_orderer(address, genesis, channel.name, ClientCredential(*tls))
-        await _wait_for_leader(network, channel.name)
-        members = [network.topology.organization(msp_id) for msp_id in channel.members]
-        await asyncio.gather(
-            *[_join_peer(network, member, node, genesis) for member in members for node in member.nodes]
-        )
+                tasks.create_task(join_orderer(address, genesis, channel, ClientCredential(*tls)))
+    await _wait_for_leader(network, channel)
 
 
 async def _wait_for_leader(network: CreatedNetwork, channel: str) -> None:

@@ -16,7 +16,7 @@ from network.protocol import limits
 from network.protocol.block_signature import ChannelTrust
 from network.protocol.collection import implicit_collection_owner, members_policy, role_policy
 from network.protocol.commit_hash import StateKey
-from network.protocol.configuration import ChannelConfiguration
+from network.protocol.configuration import ChannelConfiguration, decode_config_envelope
 from network.protocol.errors import ConfigurationError, DecodeError
 from network.protocol.identity import Identity
 from network.protocol.lifecycle import (
@@ -35,6 +35,16 @@ from network.protocol.wire import parse
 
 VALIDATION_PARAMETER: Final = "VALIDATION_PARAMETER"
 """Name of the metadata entry of a key that holds the key's own endorsement policy, a SignaturePolicyEnvelope."""
+
+
+@lru_cache(limits.MAX_REMEMBERED_CONFIGURATIONS)
+def channel_rules(channel_id: str, config: bytes) -> "ChannelRules":
+    """Make a configuration (ConfigEnvelope) ready to judge by, once for all who ask in this process.
+
+    Rules never change, but for what they remember of their own answers, so peers may share them. Raises as
+    `decode_config_envelope` and `ChannelRules`.
+    """
+    return ChannelRules(channel_id, decode_config_envelope(config))
 
 
 class ChannelRules:

@@ -5,6 +5,8 @@ Rules: `core/common/validation/msgvalidation.go` (ValidateTransaction),
 `protoutil/{commonutils,proputils,txutils}.go`. The order of the checks decides the code, so it is Fabric's own.
 """
 
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
 from hashlib import sha256
 from typing import NamedTuple, TypeVar
 
@@ -12,6 +14,7 @@ from fabric_protos.common import common_pb2
 from fabric_protos.peer import chaincode_event_pb2, proposal_pb2, proposal_response_pb2, transaction_pb2
 from google.protobuf.message import Message
 
+from network.protocol import limits
 from network.protocol.endorsement_policy import ChannelRules
 from network.protocol.errors import DecodeError, IdentityError
 from network.protocol.identity import decode_serialized_identity
@@ -52,7 +55,8 @@ class ConfigTransaction(NamedTuple):
     config: bytes
 
 
-class EndorserTransaction(NamedTuple):
+@dataclass(frozen=True)
+class EndorserTransaction:
     """An endorser transaction in good form up to its creator's signature and the hash of its proposal.
 
     `extension`: ChaincodeHeaderExtension bytes of the channel header. `payload`: its ChaincodeActionPayload.
@@ -61,6 +65,14 @@ class EndorserTransaction(NamedTuple):
     tx_id: str
     extension: bytes
     payload: transaction_pb2.ChaincodeActionPayload
+
+    @cached_property
+    def action(self) -> "EndorsedAction | Refusal":
+        """What it does, as far as that can be judged without state."""
+        try:
+            return _read_action(self)
+        except _RefusedError as refused:
+            return refused.refusal
 
 
 class EndorsedAction(NamedTuple):
@@ -90,7 +102,15 @@ class _RefusedError(Exception):
 
 
 def check_envelope(content: bytes, rules: ChannelRules) -> EnvelopeCheck:
-    """Check one envelope of a block; never raises on any bytes."""
+    """Check one envelope of a block; never raises on any bytes.
+
+    What it comes to depends on nothing else, so peers of one process that share their rules look at it once.
+    """
+    large = len(content) > limits.MAX_REMEMBERED_ENVELOPE_BYTES
+    return (_check_envelope if large else _check_envelope_remembered)(content, rules)
+
+
+def _check_envelope(content: bytes, rules: ChannelRules) -> EnvelopeCheck:
     tx_id = ""
     try:
         envelope = _parse(common_pb2.Envelope, content, "Envelope", INVALID_OTHER_REASON)
@@ -99,6 +119,9 @@ def check_envelope(content: bytes, rules: ChannelRules) -> EnvelopeCheck:
         return EnvelopeCheck(tx_id, _check_payload(envelope, payload, rules))
     except _RefusedError as refused:
         return EnvelopeCheck(tx_id, refused.refusal)
+
+
+_check_envelope_remembered = lru_cache(limits.MAX_REMEMBERED_ENVELOPES)(_check_envelope)
 
 
 def _parse(kind: type[M], content: bytes, place: str, code: int) -> M:
@@ -186,10 +209,7 @@ def _check_transaction(payload: common_pb2.Payload) -> transaction_pb2.Chaincode
 
 def read_action(transaction: EndorserTransaction) -> EndorsedAction | Refusal:
     """Read what an endorser transaction does, as far as that can be judged without state; never raises."""
-    try:
-        return _read_action(transaction)
-    except _RefusedError as refused:
-        return refused.refusal
+    return transaction.action
 
 
 def _read_action(transaction: EndorserTransaction) -> EndorsedAction:

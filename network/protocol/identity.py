@@ -4,15 +4,17 @@ Message: `msp/identities.proto`. Rules: `msp/identities.go`, `bccsp/sw/ecdsa.go`
 """
 
 from dataclasses import dataclass, field
-from hashlib import new
+from functools import lru_cache
+from hashlib import new, sha3_256, sha256
 from typing import Final, NamedTuple
 
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519
-from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature
+from cryptography.hazmat.primitives.asymmetric.utils import Prehashed, decode_dss_signature
 from fabric_protos.msp import identities_pb2
 
+from network.protocol import limits
 from network.protocol.certificate import Certificate, curve_order
 from network.protocol.der import decode_ecdsa_signature, encode_ecdsa_signature
 from network.protocol.errors import DecodeError
@@ -21,9 +23,9 @@ from network.protocol.wire import parse
 HASH_FUNCTIONS: Final = {"SHA256": "sha256", "SHA384": "sha384", "SHA3_256": "sha3_256", "SHA3_384": "sha3_384"}
 """Names of hash functions in an MSP's configuration (`bccsp/hashopts.go`) and Python's names for them."""
 
-SIGNATURE_HASHES: Final[dict[str, ec.ECDSA]] = {
-    "SHA2": ec.ECDSA(hashes.SHA256()),
-    "SHA3": ec.ECDSA(hashes.SHA3_256()),
+SIGNATURE_HASHES: Final = {
+    "SHA2": (sha256, ec.ECDSA(Prehashed(hashes.SHA256()))),
+    "SHA3": (sha3_256, ec.ECDSA(Prehashed(hashes.SHA3_256()))),
 }
 """Hash families for ECDSA signatures over messages; SHA-256 serves every curve (`msp/identities.go` getHashOpt)."""
 
@@ -53,14 +55,14 @@ class Identity:
 
     `certificate` has its own signature in low-S form; `identity_id` is the hex hash of that certificate, so that both
     forms of one certificate, and every PEM wrapping of it, are the same identity. `signature_hash` is the MSP's hash
-    family.
+    family, `largest_s` half the order of the key's curve.
     """
 
     msp_id: str
     identity_id: str
     certificate: Certificate
     signature_hash: str
-    _largest_s: int = field(repr=False)
+    largest_s: int = field(repr=False)
 
     @classmethod
     def of(cls, msp_id: str, certificate: Certificate, id_hash: str, signature_hash: str) -> "Identity":
@@ -82,20 +84,38 @@ class Identity:
         signer's).
         """
         key = self.certificate.public_key
-        try:
-            if isinstance(key, ec.EllipticCurvePublicKey):
-                digest = SIGNATURE_HASHES.get(self.signature_hash)
-                r, s, canonical = _canonical_ecdsa(signature)
-                if digest is None or not 0 < r <= 2 * self._largest_s or not 0 < s <= self._largest_s:
-                    return False
-                key.verify(canonical, data, digest)
-            elif isinstance(key, ed25519.Ed25519PublicKey):
-                key.verify(signature, data)
-            else:
+        if isinstance(key, ec.EllipticCurvePublicKey):
+            family = SIGNATURE_HASHES.get(self.signature_hash)
+            if family is None:
                 return False
-        except (InvalidSignature, UnsupportedAlgorithm, DecodeError):
+            large = len(signature) > limits.MAX_REMEMBERED_SIGNATURE_BYTES
+            return (_has_signed if large else _has_signed_remembered)(self, family[0](data).digest(), signature)
+        if isinstance(key, ed25519.Ed25519PublicKey):
+            try:
+                key.verify(signature, data)
+            except InvalidSignature:
+                return False
+            return True
+        return False
+
+
+def _has_signed(identity: Identity, digest: bytes, signature: bytes) -> bool:
+    """Tell whether an ECDSA signature over a hash checks out."""
+    key = identity.certificate.public_key
+    try:
+        r, s, canonical = _canonical_ecdsa(signature)
+        if not 0 < r <= 2 * identity.largest_s or not 0 < s <= identity.largest_s:
             return False
-        return True
+        if not isinstance(key, ec.EllipticCurvePublicKey):
+            return False
+        key.verify(canonical, digest, SIGNATURE_HASHES[identity.signature_hash][1])
+    except (InvalidSignature, UnsupportedAlgorithm, DecodeError):
+        return False
+    return True
+
+
+_has_signed_remembered = lru_cache(limits.MAX_REMEMBERED_SIGNATURES)(_has_signed)
+"""One signature is asked about again and again: by each policy, and by each peer of a process."""
 
 
 def _canonical_ecdsa(signature: bytes) -> tuple[int, int, bytes]:

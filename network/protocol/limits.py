@@ -40,6 +40,21 @@ MAX_REMEMBERED_IDENTITIES = 1024
 MAX_REMEMBERED_ANSWERS = 4096
 """Answers, per MSP, to "is this identity what that principal asks for" that are kept in memory."""
 
+MAX_REMEMBERED_SIGNATURES = 4096
+"""Verdicts on signatures that are kept in memory, some hundred bytes each."""
+
+MAX_REMEMBERED_SIGNATURE_BYTES = 256
+"""Bytes of a signature beyond which its verdict is not kept; ECDSA's on the longest curve has 139."""
+
+MAX_REMEMBERED_ENVELOPES = 512
+"""Envelopes of which it is kept in memory what checking them came to, and what they do."""
+
+MAX_REMEMBERED_ENVELOPE_BYTES = 16 * 1024
+"""Bytes of an envelope beyond which nothing about it is kept in memory."""
+
+MAX_REMEMBERED_CONFIGURATIONS = 8
+"""Configurations of channels that are kept ready to judge by."""
+
 MAX_REMEMBERED_IDENTITY_BYTES = 16 * 1024
 """Bytes of a serialised certificate beyond which nothing about it is kept in memory."""
 

@@ -17,9 +17,8 @@ from typing import NamedTuple
 
 from network.protocol.commit_hash import StateKey
 from network.protocol.config_update import next_configuration
-from network.protocol.configuration import decode_config_envelope
 from network.protocol.decode import decode_transaction
-from network.protocol.endorsement_policy import ChannelRules, EndorsementCheck, NamespaceRules
+from network.protocol.endorsement_policy import ChannelRules, EndorsementCheck, NamespaceRules, channel_rules
 from network.protocol.envelope_check import (
     ConfigTransaction,
     EndorsedAction,
@@ -81,7 +80,7 @@ def judge_genesis(envelopes: Sequence[bytes]) -> BlockJudgement:
     first = decode_transaction(0, envelopes[0])
     if first.header_type != HEADER_CONFIG or first.config is None or not first.channel_id:
         raise ConfigurationError("genesis block: no configuration of a channel")
-    rules = ChannelRules(first.channel_id, decode_config_envelope(first.config))
+    rules = channel_rules(first.channel_id, first.config)
     updates = {CONFIG_KEY: StateUpdate(first.config, Version(0, 0))}
     return BlockJudgement(bytes((VALID,)), ("",), updates, rules, (check_envelope(envelopes[0], rules).tx_id,))
 

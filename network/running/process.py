@@ -1,5 +1,7 @@
 """Processes of a network: started in groups of their own, recorded, found again and ended without leaving orphans.
 
+Programs of others are started directly, Python processes of ours forked from one that imported what they need.
+
 Two things name a process of ours: the record written beside its log, and a variable in its environment. The record is
 quick to read; the environment finds what a killed `up` could not record any more. A pid alone is never believed, since
 the kernel gives it to others: the start time of the process goes with it.
@@ -9,20 +11,28 @@ import json
 import os
 import signal
 import subprocess
-from collections.abc import Iterator, Mapping, Sequence
+import sys
+import time
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 import psutil
 
 from network.errors import ProcessStartError
+from network.running import fork_server
 from network.running.atomic_file import write_file
 
 MARK = "KVR_NETWORK_PROCESS"
 """Environment variable of every process of a network: `<network id>/<name>`."""
 END_TIMEOUT_SECONDS = 10.0
 """How long a process has to end by itself after SIGTERM before its group is killed."""
+LOOK_SECONDS = 0.01
 LOG_TAIL_BYTES = 2000
+FORK_SERVER: Final = "fork-server"
+LONGEST_NAME: Final = 255
+"""Bytes; a process has a log of its name, and no file's name is longer."""
 
 
 class RunningProcess(NamedTuple):
@@ -47,6 +57,9 @@ class ProcessTable:
         self._folder = folder
         self._network_id = network_id
         self._children: dict[str, subprocess.Popen[bytes]] = {}
+        self._fork_server: subprocess.Popen[bytes] | None = None
+        self.started: frozenset[str] = frozenset()
+        """Names of what was started here so far."""
 
     def log_path(self, name: str) -> Path:
         """Give the file that both outputs of the process are appended to."""
@@ -57,32 +70,99 @@ class ProcessTable:
 
         Gives its pid. `environment` is added to ours. Raises ProcessStartError when the program cannot be started.
         """
+        child = self._popen(name, arguments, environment=environment, folder=folder)
+        self._reap(name)
+        self._children[name] = child
+        self._note_start(name, child.pid, arguments)
+        return child.pid
+
+    @contextmanager
+    def forking(self, *modules: str) -> Iterator[None]:
+        """Have the Python processes that are started inside the block share their imports, `modules` among them.
+
+        The modules are imported from now on, beside what the block does. Where that is not possible each process
+        imports for itself.
+        """
+        if not fork_server.IS_POSSIBLE:
+            yield
+            return
+        arguments = [sys.executable, "-P", "-m", fork_server.MODULE, *modules]
+        environment = {fork_server.ROOM: " " * LONGEST_NAME}
+        self._fork_server = self._popen(
+            FORK_SERVER, arguments, environment=environment, folder=self._folder, pipe=subprocess.PIPE
+        )
+        try:
+            yield
+        finally:
+            server, self._fork_server = self._fork_server, None
+            server.terminate()
+            server.communicate()
+
+    def start_python(self, name: str, entry: str, arguments: Sequence[str], *, folder: Path) -> int:
+        """Start a process that calls a function (`entry`, module:function) with these arguments; else as `start`."""
+        if self._fork_server is None:
+            module, _, function = entry.partition(":")
+            code = f"from {module} import {function}; {function}()"
+            program = [sys.executable, "-P", "-c", code, *arguments]
+            child = self._popen(name, program, environment={}, folder=folder)
+            self._reap(name)
+            self._children[name] = child
+            self._note_start(name, child.pid, arguments)
+            return child.pid
+        log = str(self.log_path(name))
+        request = fork_server.ForkRequest(entry, arguments, MARK, self._mark(name), log, str(folder), os.getpid())
+        pid = self._fork(self._fork_server, request)
+        self._note_start(name, pid, arguments)
+        return pid
+
+    def _fork(self, server: subprocess.Popen[bytes], request: fork_server.ForkRequest) -> int:
+        assert server.stdin is not None  # noqa: S101  # it was started with pipes
+        assert server.stdout is not None  # noqa: S101
+        try:
+            server.stdin.write(request.encode())
+            server.stdin.flush()
+            return int(server.stdout.readline())
+        except (OSError, ValueError) as error:
+            tail = self.log_tail(FORK_SERVER)
+            raise ProcessStartError(
+                f"{request.entry} cannot be started; {self.log_path(FORK_SERVER)}:\n{tail}"
+            ) from error
+
+    def _popen(
+        self,
+        name: str,
+        arguments: Sequence[str],
+        *,
+        environment: Mapping[str, str],
+        folder: Path,
+        pipe: int | None = None,
+    ) -> subprocess.Popen[bytes]:
+        """Start a program; `pipe` is for its input and output in place of nothing and the log."""
         self._folder.mkdir(parents=True, exist_ok=True)
+        inherited = {key: value for key, value in os.environ.items() if key != MARK}
         with self.log_path(name).open("ab") as log:
             try:
-                child = subprocess.Popen(  # noqa: S603  # the arguments are ours, no shell reads them
+                return subprocess.Popen(  # noqa: S603  # the arguments are ours, no shell reads them
                     list(arguments),
-                    stdin=subprocess.DEVNULL,
-                    stdout=log,
+                    stdin=subprocess.DEVNULL if pipe is None else pipe,
+                    stdout=log if pipe is None else pipe,
                     stderr=log,
                     cwd=folder,
-                    env={**os.environ, **environment, MARK: self._mark(name)},
+                    env={**inherited, MARK: self._mark(name), **environment},
                     start_new_session=True,
                 )
             except OSError as error:
                 raise ProcessStartError(f"{name}: {arguments[0]} cannot be started: {error.strerror}") from error
-        self._reap(name)
-        self._children[name] = child
-        self._write_record(name, psutil.Process(child.pid))
-        return child.pid
 
     def adopt(self) -> set[str]:
         """Record what runs without a record, as its starter was killed before it wrote one; give the names of all."""
         names = set()
         for name, process in self._marked():
+            if name == FORK_SERVER:
+                continue  # of a command that was killed, and about to end
             try:
                 # Of several with one name the one that leads the group was started here, the others by it.
-                if self.recorded(name) is None and os.getpgid(process.pid) == process.pid:
+                if not self.is_alive(name) and os.getpgid(process.pid) == process.pid:
                     self._write_record(name, process)
             except (psutil.Error, ProcessLookupError):
                 continue  # it ended while we looked
@@ -101,22 +181,31 @@ class ProcessTable:
 
     def recorded(self, name: str) -> RunningProcess | None:
         """Give one process if its record names a process that is alive: quick, for those who wait for it."""
+        process = self._recorded(name)
+        try:
+            return None if process is None else _running(name, process)
+        except psutil.Error:
+            return None  # it ended while we looked
+
+    def is_alive(self, name: str) -> bool:
+        """Tell whether its record names a process that is alive; quicker still."""
+        return self._recorded(name) is not None
+
+    def _recorded(self, name: str) -> psutil.Process | None:
         try:
             record = json.loads(self._record(name).read_bytes())
             process = psutil.Process(record["pid"])
-            if process.create_time() != record["started"] or process.status() == psutil.STATUS_ZOMBIE:
-                return None
-            return _running(name, process)
+            is_it = process.create_time() == record["started"] and process.status() != psutil.STATUS_ZOMBIE
         except (OSError, ValueError, KeyError, TypeError, psutil.Error):
             return None
+        return process if is_it else None
 
     def arguments(self, name: str) -> list[str] | None:
-        """Give the arguments that a recorded process was started with, None when it does not run."""
-        process = self.recorded(name)
-        try:
-            return None if process is None else psutil.Process(process.pid).cmdline()
-        except psutil.Error:
+        """Give the arguments that a process was started with, None when it does not run, or nobody noted them."""
+        if not self.is_alive(name):
             return None
+        found: list[str] | None = json.loads(self._record(name).read_bytes()).get("arguments")
+        return found
 
     def log_tail(self, name: str) -> str:
         """Give the end of a process's log, for the error of a start that failed."""
@@ -128,19 +217,29 @@ class ProcessTable:
         except FileNotFoundError:
             return ""
 
-    def end(self, names: Sequence[str] | None = None, *, timeout_seconds: float = END_TIMEOUT_SECONDS) -> list[str]:
-        """End the named processes, or all; give the names of those that had to be killed.
+    def end(
+        self,
+        names: Sequence[str] | None = None,
+        *,
+        keeping: Collection[str] = (),
+        timeout_seconds: float = END_TIMEOUT_SECONDS,
+    ) -> list[str]:
+        """End the named processes, or all but some; give the names of those that had to be killed.
 
         Each group gets SIGTERM, then SIGKILL after the timeout. Returns when none is left.
         """
-        ending = [(name, process) for name, process in self._marked() if names is None or name in names]
+        ending = [
+            (name, process)
+            for name, process in self._marked()
+            if (names is None or name in names) and name not in keeping
+        ]
         for _, process in ending:
             _signal_group(process, signal.SIGTERM)
             _signal_group(process, signal.SIGCONT)  # one that is paused hears nothing else
-        _, alive = psutil.wait_procs([process for _, process in ending], timeout=timeout_seconds)
+        alive = _left_after([process for _, process in ending], timeout_seconds)
         for process in alive:
             _signal_group(process, signal.SIGKILL)
-        psutil.wait_procs(alive, timeout=timeout_seconds)
+        _left_after(alive, timeout_seconds)
         for name in list(self._children):
             self._reap(name)
         for name in {name for name, _ in ending}:
@@ -183,9 +282,14 @@ class ProcessTable:
             except psutil.Error:
                 continue  # of another user, or ended while we looked
 
-    def _write_record(self, name: str, process: psutil.Process) -> None:
+    def _note_start(self, name: str, pid: int, arguments: Sequence[str]) -> None:
+        self._write_record(name, psutil.Process(pid), arguments)
+        self.started |= {name}
+
+    def _write_record(self, name: str, process: psutil.Process, arguments: Sequence[str] | None = None) -> None:
         started = process.create_time()  # a child that ended is a zombie, and has one too
-        write_file(self._record(name), json.dumps({"pid": process.pid, "started": started}).encode())
+        content = {"pid": process.pid, "started": started, "arguments": arguments}
+        write_file(self._record(name), json.dumps(content).encode(), is_lasting=False)
 
     def _reap(self, name: str) -> None:
         """Take the exit status of an ended child of ours; one that lives on is nobody's child once we end."""
@@ -203,6 +307,26 @@ class ProcessTable:
 def _running(name: str, process: psutil.Process) -> RunningProcess:
     is_paused = process.status() == psutil.STATUS_STOPPED
     return RunningProcess(name, process.pid, process.memory_info().rss, is_paused)
+
+
+def _left_after(processes: Sequence[psutil.Process], timeout_seconds: float) -> list[psutil.Process]:
+    """Wait until they have ended, at most so long; give those that have not.
+
+    A zombie has ended: whose child it is, and when that one looks after it, is not for us to wait for.
+    """
+    deadline = time.monotonic() + timeout_seconds
+    while left := [process for process in processes if _is_alive(process)]:
+        if time.monotonic() >= deadline:
+            break
+        psutil.wait_procs(left, timeout=LOOK_SECONDS)
+    return left
+
+
+def _is_alive(process: psutil.Process) -> bool:
+    try:
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.Error:
+        return False
 
 
 def _signal_group(process: psutil.Process, number: signal.Signals) -> None:

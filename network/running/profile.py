@@ -9,6 +9,9 @@ import yaml
 from network.running.ports import LOOPBACK
 from network.topology.definition import Topology
 
+_DUMPER = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
+"""The same text, ten times as fast, where PyYAML has it in C."""
+
 
 def connection_profile(topology: Topology, msp_id: str, ports: dict[str, int], tls_roots: dict[str, str]) -> str:
     """Give the text of an organisation's profile; `ports` by `<node>/service`, `tls_roots` are PEM by MSP id."""
@@ -43,4 +46,4 @@ def connection_profile(topology: Topology, msp_id: str, ports: dict[str, int], t
             if msp_id in channel.members
         },
     }
-    return yaml.safe_dump(content, sort_keys=False, allow_unicode=True)
+    return str(yaml.dump(content, Dumper=_DUMPER, sort_keys=False, allow_unicode=True))

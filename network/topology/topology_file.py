@@ -53,6 +53,7 @@ CAPABILITIES: Final = {"channel": ("V2_0", "V3_0"), "orderer": ("V2_0",), "appli
 DEFAULT_BATCH: Final = Batch(
     timeout_ms=2000, max_messages=500, preferred_max_bytes=2 * 1024 * 1024, absolute_max_bytes=10 * 1024 * 1024
 )
+DEFAULT_RAFT_TICK_MS: Final = 500
 DEFAULT_CAPABILITIES: Final = Capabilities(channel="V3_0", orderer="V2_0", application="V2_5")
 DEFAULT_POLICIES: Final = {"Readers": "ANY Readers", "Writers": "ANY Writers", "Admins": "MAJORITY Admins"}
 DEFAULT_ORDERER_POLICIES: Final = DEFAULT_POLICIES | {"BlockValidation": "ANY Writers"}
@@ -97,7 +98,10 @@ def read_topology(path: Path) -> Topology:
     """Read and check a topology file; raises TopologyError that names file, line and reason."""
     entry = read_document(path)
     root = entry.section(
-        ("name", "certificates", "consensus", "batch", "orderer_organizations", "organizations", "channels")
+        (
+            *("name", "certificates", "consensus", "raft_tick", "batch"),
+            *("orderer_organizations", "organizations", "channels"),
+        )
     )
     if (certificates := root.get("certificates")) is not None:
         certificates.choice(("generated",))
@@ -135,9 +139,18 @@ class _Reader:
             organizations=self._members,
             orderer_organizations=self._orderers,
             consensus=self._consensus,
+            raft_tick_ms=self._raft_tick(),
             batch=_batch(root.get("batch")),
             channels=tuple([self._channel(entry) for entry in root["channels"].some()]),
         )
+
+    def _raft_tick(self) -> int:
+        given = self._root.get("raft_tick")
+        if given is None:
+            return DEFAULT_RAFT_TICK_MS
+        if self._consensus is not ConsensusType.RAFT:
+            raise given.mistake("only raft has one")
+        return _milliseconds(given)
 
     def _take(self, entry: Entry, kind: str, name: str | int) -> None:
         """Refuse what the file says for the second time."""

@@ -109,7 +109,7 @@ def test_nothing_is_left_running(shown: Shown) -> None:
     left = []
     for process in psutil.process_iter():
         try:
-            if process.environ().get(MARK) and root in " ".join(process.cmdline()):
+            if process.environ().get(MARK) and root in " ".join([process.cwd(), *process.cmdline()]):
                 left.append(process.pid)
         except psutil.Error:
             continue

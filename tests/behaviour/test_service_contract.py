@@ -52,9 +52,32 @@ class Desk:
 
 
 @asynccontextmanager
-async def desk(msp_id: str = "ServiceMSP") -> AsyncIterator[Desk]:
-    async with RunningServer(contract, msp_id=msp_id, get_multiple=100) as peer:
+async def desk(msp_id: str = "ServiceMSP", write_batch: int = 0) -> AsyncIterator[Desk]:
+    async with RunningServer(contract, msp_id=msp_id, get_multiple=100, write_batch=write_batch) as peer:
         yield Desk(peer)
+
+
+def test_a_function_asks_the_peer_as_seldom_as_it_can() -> None:
+    async def main() -> None:
+        async with desk(write_batch=100) as at:
+            await at.register()
+            opened = await at.open()
+            assert opened.requests == ["GET_STATE_MULTIPLE", "WRITE_BATCH_STATE"]
+            assert len(opened.writes) == 3
+            assigned = await at.write("Field/supervisor", "assign_request", "R1", "field")
+            assert assigned.requests == ["GET_STATE_MULTIPLE", "GET_STATE", "WRITE_BATCH_STATE"]
+
+    run(main())
+
+
+def test_what_is_refused_has_written_nothing() -> None:
+    async def main() -> None:
+        async with desk(write_batch=100) as at:
+            refused = await at.open()
+            assert refused.status == 404
+            assert (refused.requests, refused.writes) == (["GET_STATE_MULTIPLE"], [])
+
+    run(main())
 
 
 def test_a_request_lives_from_opening_to_closing() -> None:

@@ -115,6 +115,16 @@ def test_names_are_written_as_go_writes_them() -> None:
     assert identity.msp_id == "ServiceMSP"
 
 
+def test_no_contract_changes_who_a_client_is_for_the_next_transaction() -> None:
+    issued = root_authority("ServiceMSP").issue(extensions=[attributes_extension({"role": "agent"})])
+    identity = decode_identity(issued.serialized)
+
+    with pytest.raises(TypeError):
+        identity.attributes["role"] = "supervisor"  # type: ignore[index]  # what a careless contract might do
+
+    assert decode_identity(issued.serialized).attributes == {"role": "agent"}
+
+
 def test_roles_come_from_the_certificate() -> None:
     issued = root_authority("ServiceMSP").issue(extensions=[attributes_extension({"role": "agent"})])
 

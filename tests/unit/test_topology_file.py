@@ -59,7 +59,7 @@ channels:
             members: OR('OneMSP.member', OutOf(1, 'TwoMSP.member'))
             max_peer_count: 2
 """
-ROOT_KEYS = "name, certificates, consensus, batch, orderer_organizations, organizations, channels"
+ROOT_KEYS = "name, certificates, consensus, raft_tick, batch, orderer_organizations, organizations, channels"
 ORGANIZATION, CHANNEL = "organizations[0]", "channels[0]"
 APPLICATION = f"{CHANNEL}.application_policies"
 CHAINCODE, COLLECTION = f"{CHANNEL}.chaincodes[0]", f"{CHANNEL}.chaincodes[0].collections[0]"
@@ -92,6 +92,7 @@ def test_the_shipped_topology_is_the_consortium() -> None:
 
     assert (topology.name, topology.consensus) == ("dev", ConsensusType.RAFT)
     assert topology.batch == Batch(200, 100, 2097152, 10485760)
+    assert topology.raft_tick_ms == 200
     assert [organization.msp_id for organization in topology.organizations] == [
         "ServiceMSP",
         "BillingMSP",
@@ -139,6 +140,7 @@ def test_what_is_left_out_is_filled_in(tmp_path: Path) -> None:
 
     one, orderer, channel = (topology.organization("OneMSP"), topology.orderer_organizations[0], topology.channels[0])
     assert topology.batch == Batch(2000, 500, 2 * 1024 * 1024, 10 * 1024 * 1024)
+    assert topology.raft_tick_ms == 500
     assert one.policies == {
         "Readers": "OR('OneMSP.admin', 'OneMSP.peer', 'OneMSP.client')",
         "Writers": "OR('OneMSP.admin', 'OneMSP.client')",
@@ -260,6 +262,16 @@ WRONG = [
     (changed("name: small", 'name: ""'), "1: name: text was expected"),
     (changed("name: small", 'name: "a\\u0007"'), "1: name: text was expected, without control characters"),
     (changed("name: small", 'name: "a\\ud800"'), "1: name: text was expected, without control characters"),
+    # consensus
+    (
+        changed("consensus: raft", "consensus: raft\nraft_tick: 0ms"),
+        "4: raft_tick: a time such as 200ms, 2s or 1m was expected, of at most an hour",
+    ),
+    (
+        changed("consensus: raft", "consensus: raft\nraft_tick: 5"),
+        "4: raft_tick: text was expected, not a number; quote it",
+    ),
+    (bft_text().replace("consensus: bft", "consensus: bft\nraft_tick: 1s"), "4: raft_tick: only raft has one"),
     # batches
     (changed("timeout: 1s", "timeout: 1"), "4: batch.timeout: text was expected, not a number; quote it"),
     (

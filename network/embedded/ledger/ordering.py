@@ -50,10 +50,10 @@ from network.embedded.ledger.request_pool import RequestPool, transaction_reques
 from network.errors import LedgerError
 from network.protocol.block import SLOT_SIGNATURES, BlockHeader, data_hash, header_hash
 from network.protocol.config_transition import BFT
-from network.protocol.configuration import ChannelConfiguration, decode_config_envelope
+from network.protocol.configuration import ChannelConfiguration
 from network.protocol.decode import decode_transaction
 from network.protocol.duration import decode_duration
-from network.protocol.endorsement_policy import ChannelRules
+from network.protocol.endorsement_policy import ChannelRules, channel_rules
 from network.protocol.quorum import bft_quorum, raft_quorum
 from network.protocol.transaction import HEADER_CONFIG
 from network.protocol.validation import judge_genesis
@@ -331,7 +331,7 @@ class OrderingService:
         config = decode_transaction(0, envelopes[0]).config
         if config is None:
             raise LedgerError(f"block {number} of {self.channel_id} is no configuration")
-        return ChannelRules(self.channel_id, decode_config_envelope(config))
+        return channel_rules(self.channel_id, config)
 
 
 def batch_limits(configuration: ChannelConfiguration) -> BatchLimits:

@@ -33,9 +33,8 @@ from network.protocol.block import (
 )
 from network.protocol.collection import CollectionConfig, implicit_collection_name
 from network.protocol.commit_hash import commit_hash
-from network.protocol.configuration import decode_config_envelope
 from network.protocol.decode import decode_transaction
-from network.protocol.endorsement_policy import ChannelRules
+from network.protocol.endorsement_policy import ChannelRules, channel_rules
 from network.protocol.errors import DecodeError, PolicyError
 from network.protocol.lifecycle import (
     ChaincodeDefinition,
@@ -97,7 +96,7 @@ class PeerChannel:
         self._rules: ChannelRules | None = None
         config = self.store.value(CONFIG_KEY)
         if config is not None:
-            self._rules = ChannelRules(channel_id, decode_config_envelope(config.value))
+            self._rules = channel_rules(channel_id, config.value)
         self._height = self.store.height
         if self._height > self._files.height:
             self.close()

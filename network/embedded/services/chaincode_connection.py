@@ -6,10 +6,13 @@ Rules: `core/container/externalbuilder/instance.go`, `core/chaincode/extcc/extcc
 
 import json
 import re
+from functools import lru_cache
 from typing import Any, Final, NamedTuple
 
 DEFAULT_DIAL_TIMEOUT_SECONDS: Final = 3.0
 MAX_DIAL_TIMEOUT_SECONDS: Final = 60.0
+_REMEMBERED: Final = 64
+"""Every transaction reads the file of its chaincode."""
 _DURATION_PART = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h)")
 _UNIT_SECONDS: Final = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
 
@@ -33,6 +36,7 @@ class ChaincodeConnection(NamedTuple):
         return f"ChaincodeConnection({self.address!r})"
 
 
+@lru_cache(_REMEMBERED)
 def decode_connection(content: bytes) -> ChaincodeConnection:
     """Read a connection file; raises ConnectionFileError."""
     try:

@@ -53,6 +53,22 @@ def test_accepts_low_s_and_rejects_high_s_of_every_curve(curve: ec.EllipticCurve
     assert not identity.has_signed(DATA, high_s(signature, curve))
 
 
+def test_what_is_remembered_of_a_signature_is_of_this_signer_these_data_and_this_signature_alone() -> None:
+    first, second = CA.issue(), CA.issue()
+    one, two = identity_of(first), identity_of(second)
+    signature, other = first.sign(DATA), first.sign(DATA + b".")
+
+    for _ in range(2):  # asked again, the answers are those that were given
+        assert one.has_signed(DATA, signature)
+        assert not one.has_signed(DATA + b".", signature)
+        assert not one.has_signed(DATA, other)
+        assert one.has_signed(DATA + b".", other)
+        assert not two.has_signed(DATA, signature)
+        assert two.has_signed(DATA, second.sign(DATA))
+        assert not one.has_signed(DATA, other + bytes(300))  # too long to be remembered
+        assert one.has_signed(DATA, signature + bytes(300))  # bytes behind a signature do not count
+
+
 def test_rejects_signature_over_other_data() -> None:
     credential = CA.issue()
 
