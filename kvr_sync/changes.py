@@ -81,6 +81,9 @@ def _read_msp_id(creator: bytes) -> str:
 _known_msp_id = lru_cache(maxsize=4096)(_read_msp_id)
 
 
+_PUT, _DELETE = WriteKind.PUT, WriteKind.DELETE
+
+
 def _append_writes(writes: list[Write], tx_number: int, namespaces: tuple[NamespaceWrites, ...]) -> None:
     """Append one transaction's writes; `write_number` counts them in the order of the read-write set."""
     first = len(writes)
@@ -91,7 +94,7 @@ def _append_writes(writes: list[Write], tx_number: int, namespaces: tuple[Namesp
                     tx_number,
                     len(writes) - first,
                     LedgerKey(namespace, "", key.encode()),
-                    WriteKind.DELETE if is_delete else WriteKind.PUT,
+                    _DELETE if is_delete else _PUT,
                     b"" if is_delete else value,
                 )
             )

@@ -298,7 +298,8 @@ class Engine:
 
     def _context(self) -> RangeContext:
         config_block, facts = self._stored_config()
-        return RangeContext(self._channel, config_block, facts.envelope, self._mapping, self._sink.kind)
+        sink = self._sink
+        return RangeContext(self._channel, config_block, facts.envelope, self._mapping, sink.kind, sink.copy_types)
 
     def _begin(self, checkpoint: Checkpoint | None) -> tuple[ChainVerifier, StateReplay]:
         commit_hash = checkpoint.commit_hash if checkpoint else None

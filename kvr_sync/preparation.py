@@ -9,20 +9,23 @@ the checkpoint, under the configuration that is in force there, and that every c
 """
 
 from collections.abc import Iterable, Sequence
-from typing import NamedTuple, NoReturn
+from typing import TYPE_CHECKING, NamedTuple, NoReturn
 
 from kvr_sync.changes import extract_changes
 from kvr_sync.errors import KvrSyncError
 from kvr_sync.mapping.definition import Mapping as TableMapping
 from kvr_sync.mapping.map import map_block
-from kvr_sync.model import Checkpoint, LedgerKey, ReplayedBlock, RowBatch
+from kvr_sync.model import Checkpoint, LedgerKey, ReplayedBlock
 from kvr_sync.replay_state import StateReplay
 from kvr_sync.store.encoding import DatabaseKind, encoding_for
-from kvr_sync.store.rows import BlockRow, RunRows, run_rows
+from kvr_sync.store.rows import BlockRow, CopyTypes, Encoding, Row, Rows, RunBuilder, RunRows, list_builder
 from kvr_sync.verify import ChainVerifier
 from network.protocol.commit_hash import commit_hash_of, encode_updates
 from network.protocol.decode import decode_block
 from network.protocol.errors import ProtocolError
+
+if TYPE_CHECKING:
+    from kvr_sync.store.copy_rows import RunPacker
 
 
 class RangeContext(NamedTuple):
@@ -34,6 +37,8 @@ class RangeContext(NamedTuple):
     """ConfigEnvelope in force, which block `config_block` brought."""
     mapping: TableMapping
     kind: DatabaseKind
+    copy_types: CopyTypes | None = None
+    """Where the rows are to be packed."""
 
 
 class PreparedBlock(NamedTuple):
@@ -53,7 +58,7 @@ class PreparedRange(NamedTuple):
 
     config_block: int
     blocks: tuple[PreparedBlock, ...]
-    rows: RunRows
+    rows: RunRows[Rows]
     quarantined: int
 
 
@@ -69,7 +74,8 @@ class RangePreparation:
 
     def prepare(self, contents: Sequence[bytes]) -> PreparedRange:
         """Prepare serialised blocks as far as they are plain; total."""
-        batches: list[RowBatch] = []
+        rows = _builder(self._encoding, self._context.copy_types)
+        quarantined = 0
         blocks: list[PreparedBlock] = []
         replay = StateReplay(_need_state, None)
         verifier: ChainVerifier | None = None
@@ -88,7 +94,9 @@ class RangePreparation:
             except (KvrSyncError, ProtocolError, _StateNeededError):
                 break
             replayed = ReplayedBlock(changes, writes, None, commit_hash_verified=False)
-            batches.append(map_block(replayed, self._context.mapping))
+            batch = map_block(replayed, self._context.mapping)
+            rows.add(batch)
+            quarantined += len(batch.quarantined)
             header = block.header
             blocks.append(
                 PreparedBlock(
@@ -104,9 +112,17 @@ class RangePreparation:
         return PreparedRange(
             self._context.config_block,
             tuple(blocks),
-            run_rows(batches, self._encoding),
-            sum(len(batch.quarantined) for batch in batches),
+            rows.run(),
+            quarantined,
         )
+
+
+def _builder(encoding: Encoding, types: CopyTypes | None) -> "RunBuilder[list[Row]] | RunPacker":
+    if types is None:
+        return list_builder(encoding)
+    from kvr_sync.store.copy_rows import RunPacker  # noqa: PLC0415  who writes to SQLite does not wait for psycopg
+
+    return RunPacker(encoding, types)
 
 
 def accept_range(prepared: PreparedRange, position: Checkpoint, config_block: int) -> list[BlockRow] | None:

@@ -36,6 +36,8 @@ _OPERATIONS = {
     WriteKind.METADATA: Operation.METADATA_UPDATE,
     WriteKind.METADATA_REMOVED: Operation.METADATA_DELETE,
 }
+_METADATA_KINDS = frozenset({WriteKind.METADATA, WriteKind.METADATA_REMOVED})
+_PUT, _EFFECT_PUT, _EFFECT_DELETE = WriteKind.PUT, Effect.PUT, Effect.DELETE
 _ANY_ENTRIES: tuple[MetadataEntry, ...] = ()
 """Metadata does not enter the commit hash; only that there was some decides the merge."""
 
@@ -70,10 +72,11 @@ class StateReplay:
         writes: list[EffectiveWrite] = []
         all_writes = changes.writes
         position = 0
-        while position < len(all_writes):
+        count = len(all_writes)
+        while position < count:
             tx_number = all_writes[position].tx_number
-            end = position
-            while end < len(all_writes) and all_writes[end].tx_number == tx_number:
+            end = position + 1
+            while end < count and all_writes[end].tx_number == tx_number:
                 end += 1
             self._replay_transaction(all_writes[position:end], Version(block_number, tx_number), updates, writes)
             position = end
@@ -85,12 +88,12 @@ class StateReplay:
     ) -> None:
         if not _needs_merge(written):
             for tx_number, write_number, key, kind, content in written:
-                if kind == WriteKind.PUT:
+                if kind is _PUT:
                     updates[key] = (content, version)
-                    out.append(EffectiveWrite(tx_number, write_number, key, kind, Effect.PUT, content, content))
+                    out.append(EffectiveWrite(tx_number, write_number, key, kind, _EFFECT_PUT, content, content))
                 else:
                     updates[key] = (None, version)
-                    out.append(EffectiveWrite(tx_number, write_number, key, kind, Effect.DELETE, None, b""))
+                    out.append(EffectiveWrite(tx_number, write_number, key, kind, _EFFECT_DELETE, None, b""))
             return
         by_key: dict[LedgerKey, list[Write]] = {}
         for write in written:
@@ -160,12 +163,9 @@ class StateReplay:
 
 
 def _needs_merge(written: Sequence[Write]) -> bool:
-    keys = set()
-    for write in written:
-        if write.kind in {WriteKind.METADATA, WriteKind.METADATA_REMOVED}:
-            return True
-        keys.add(write.key)
-    return len(keys) != len(written)
+    if any(write.kind in _METADATA_KINDS for write in written):
+        return True
+    return len(written) > 1 and len({write.key for write in written}) != len(written)
 
 
 def _carrier(key_writes: Sequence[Write], effect: Effect) -> Write:

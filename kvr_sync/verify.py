@@ -34,6 +34,7 @@ from network.protocol.validation_code import NOT_VALIDATED, VALID
 from network.protocol.wire import envelope_defect, varint
 
 _SEAL: Final = object()
+_VALID_TYPES: Final = frozenset({HEADER_CONFIG, HEADER_ENDORSER_TRANSACTION})
 
 
 class VerifiedBlock:
@@ -268,14 +269,15 @@ def _check_flags(block: Block) -> None:
 
 
 def _check_valid_transaction(number: int, transaction: Transaction, channel: str | None) -> None:
+    if transaction.defect is None and transaction.header_type in _VALID_TYPES and transaction.channel_id == channel:
+        return
     place = f"block {number}, transaction {transaction.tx_number}"
     if transaction.defect is not None:
         defect = transaction.defect
         message = f"{place} is flagged VALID but cannot be read: {defect.place}: {defect.reason}"
         raise errors.MalformedEnvelopeError(message, block_number=number)
-    if transaction.header_type not in {HEADER_CONFIG, HEADER_ENDORSER_TRANSACTION}:
+    if transaction.header_type not in _VALID_TYPES:
         message = f"{place} is flagged VALID but has header type {transaction.header_type}"
         raise errors.MalformedEnvelopeError(message, block_number=number)
-    if transaction.channel_id != channel:
-        message = f"{place} is flagged VALID but is of another channel"
-        raise errors.ChannelMismatchError(message, block_number=number)
+    message = f"{place} is flagged VALID but is of another channel"
+    raise errors.ChannelMismatchError(message, block_number=number)

@@ -12,10 +12,10 @@ import marshal
 import pickle
 import signal
 import sys
-from typing import IO, NamedTuple
+from typing import IO, Any, NamedTuple
 
 from kvr_sync.preparation import PreparedBlock, PreparedRange, RangeContext, RangePreparation
-from kvr_sync.store.rows import LedgerRows, MappedRows, RunRows
+from kvr_sync.store.rows import Holes, LedgerRows, MappedRows, PackedRows, Row, Rows, RunRows
 
 LENGTH_BYTES = 8
 
@@ -58,7 +58,13 @@ def encode_range(prepared: PreparedRange) -> bytes:
         (
             prepared.config_block,
             [tuple(block) for block in prepared.blocks],
-            (rows.keys, rows.identities, rows.chaincodes, tuple(rows.ledger), [tuple(table) for table in rows.mapped]),
+            (
+                rows.keys,
+                rows.identities,
+                rows.chaincodes,
+                [_plain(part) for part in rows.ledger],
+                [(_plain(table.history), table.current) for table in rows.mapped],
+            ),
             prepared.quarantined,
         )
     )
@@ -70,9 +76,27 @@ def decode_range(content: bytes) -> PreparedRange:
     return PreparedRange(
         config_block,
         tuple(PreparedBlock(*block) for block in blocks),
-        RunRows(keys, identities, chaincodes, LedgerRows(*ledger), [MappedRows(*table) for table in mapped]),
+        RunRows(
+            keys,
+            identities,
+            chaincodes,
+            LedgerRows(*map(_rows, ledger)),
+            [MappedRows(_rows(history), current) for history, current in mapped],
+        ),
         quarantined,
     )
+
+
+def _plain(rows: Rows) -> object:
+    return (rows.content, [tuple(hole) for hole in rows.holes]) if isinstance(rows, PackedRows) else rows
+
+
+def _rows(plain: Any) -> Rows:  # noqa: ANN401  what marshal gave
+    if isinstance(plain, tuple):
+        content, holes = plain
+        return PackedRows(content, tuple(Holes(*hole) for hole in holes))
+    rows: list[Row] = plain
+    return rows
 
 
 def write_frame(stream: IO[bytes], content: bytes) -> None:

@@ -1,5 +1,6 @@
 """Worker processes of one run: ranges of blocks go out, prepared ranges come back in order."""
 
+import gc
 import logging
 import pickle
 import subprocess
@@ -72,12 +73,16 @@ class WorkerPool:
 
     def __enter__(self) -> Self:
         """Give the pool."""
+        # Rows come by the hundred thousand. Without this the collector would look at all that the program holds already
+        # again and again meanwhile.
+        gc.freeze()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         """End every worker."""
+        gc.unfreeze()
         for worker in self._workers:
             worker.end()
 

@@ -8,6 +8,7 @@ import re
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from decimal import Context, Decimal, Inexact, InvalidOperation
+from functools import lru_cache
 from typing import Any, TypeAlias
 
 from kvr_sync.mapping import quarantine
@@ -34,6 +35,10 @@ _MIN_SECONDS = -62_135_596_800
 """0001-01-01T00:00:00Z, as `google.protobuf.Timestamp` has it."""
 _MAX_SECONDS = 253_402_300_799
 """9999-12-31T23:59:59Z."""
+REMEMBERED_TIMES = 4096
+"""Of each kind."""
+_MAX_REMEMBERED_TIME = 40
+"""Characters."""
 _EXACT = Context(prec=MAX_PRECISION, traps=[Inexact, InvalidOperation])
 """Room for every number a column can declare; anything that would have to round is an error."""
 
@@ -102,17 +107,30 @@ def decode_text(content: bytes) -> str:
         raise UnfitValueError(quarantine.NOT_UTF8, "UTF-8 text expected") from None
 
 
-def claimed_time(seconds: int | None, nanos: int | None) -> datetime | None:
-    """Give the time a submitter claimed, cut (not rounded) to microseconds; the ledger layer keeps the nanoseconds.
+@lru_cache(maxsize=REMEMBERED_TIMES)
+def moment(seconds: int, nanos: int | None) -> datetime | None:
+    """Give a claimed time, cut (not rounded) to microseconds; None: no calendar of the years 1 to 9999 has it.
 
-    Raises `UnfitValueError` for a time that no calendar of years 1 to 9999 has.
+    Fabric does not look at the time of most transactions, so anything can stand there: seconds beyond those years, or
+    nanoseconds that are no fraction of a second.
+    """
+    nanos = nanos or 0
+    if not (_MIN_SECONDS <= seconds <= _MAX_SECONDS and 0 <= nanos < 1_000_000_000):
+        return None
+    return _EPOCH + timedelta(0, seconds, nanos // 1000)
+
+
+def claimed_time(seconds: int | None, nanos: int | None) -> datetime | None:
+    """Give the time a submitter claimed; the ledger layer keeps the nanoseconds.
+
+    Raises `UnfitValueError` for a time that is none.
     """
     if seconds is None:
         return None
-    nanos = nanos or 0
-    if not (_MIN_SECONDS <= seconds <= _MAX_SECONDS and 0 <= nanos < 1_000_000_000):
+    time = moment(seconds, nanos)
+    if time is None:
         raise UnfitValueError(quarantine.OUT_OF_RANGE, "a time between the years 1 and 9999 expected")
-    return _EPOCH + timedelta(0, seconds, nanos // 1000)
+    return time
 
 
 def _wrong_type(expected: str, value: object) -> UnfitValueError:
@@ -157,6 +175,11 @@ def _boolean(value: object) -> bool:
 def _timestamp(value: object) -> datetime:
     if type(value) is not str:
         raise _wrong_type("a timestamp", value)
+    # Versions of one document mostly have the same times. Fractions can be of any length.
+    return _known_timestamp(value) if len(value) <= _MAX_REMEMBERED_TIME else _read_timestamp(value)
+
+
+def _read_timestamp(value: str) -> datetime:
     match = _TIMESTAMP.fullmatch(value)
     if match is not None:
         fraction = match[1]
@@ -170,6 +193,9 @@ def _timestamp(value: object) -> datetime:
     raise UnfitValueError(
         quarantine.NOT_A_TIMESTAMP, "a possible RFC 3339 timestamp with zone, at most microseconds, expected"
     )
+
+
+_known_timestamp = lru_cache(maxsize=REMEMBERED_TIMES)(_read_timestamp)
 
 
 def _bytes(content: bytes) -> bytes:

@@ -3,14 +3,17 @@ r"""Strict JSON (RFC 8259, with RFC 7493's demand of unique names): bytes to exa
 Values: dict, list, str, bool, None, int, and Decimal for every number with fraction or exponent, and for integers with
 more digits than Python converts in linear time. No float, no NaN, no infinity, no lone surrogate, no duplicate name.
 
-Most documents take the fast path: cheap counts show that depth, escapes and long integers cannot do harm. Everything
-else, and everything that fails, is read with all checks, so that the outcome does not depend on the path.
+Most documents take the fast path: cheap counts show that depth, escapes and long integers cannot do harm, and that no
+name stands twice. Everything else, and everything that fails, is read with all checks, so that the outcome does not
+depend on the path.
 """
 
 import json
 import re
 from decimal import Decimal, InvalidOperation
 from typing import NoReturn, TypeAlias
+
+import msgspec
 
 from kvr_sync.mapping import quarantine
 from kvr_sync.mapping.limits import (
@@ -43,22 +46,19 @@ def read_document(content: bytes) -> JsonValue:
     """
     if len(content) > MAX_DOCUMENT_BYTES:
         raise UnfitValueError(quarantine.TOO_LARGE, f"more than {MAX_DOCUMENT_BYTES} bytes of JSON")
-    try:
-        text = content.decode()
-    except UnicodeDecodeError:
-        raise UnfitValueError(quarantine.NOT_UTF8, "UTF-8 text expected") from None
     if (
         len(content) <= _MAX_FAST_BYTES
         and b"\\" not in content
         and content.count(b"{") + content.count(b"[") <= MAX_DOCUMENT_DEPTH
     ):
         try:
-            document, end = _fast_scan(text, 0)
-        except (ValueError, InvalidOperation):
-            return _read_checked(text)
-        if end == len(text):
-            return document  # type: ignore[no-any-return]  # json is typed as Any; the decoder's hooks give JsonValue
-    return _read_checked(text)
+            document: JsonValue = _fast_decode(content)
+        except (ValueError, InvalidOperation, msgspec.DecodeError):
+            return _read_checked(content)
+        # Of a name that stands twice one member is left. Without escapes every quote opens or closes a name or a text.
+        if _fast_encode(document).count(b'"') == content.count(b'"'):
+            return document
+    return _read_checked(content)
 
 
 def write_document(value: JsonValue) -> str:
@@ -66,10 +66,13 @@ def write_document(value: JsonValue) -> str:
 
     Raises `UnfitValueError` for what PostgreSQL's jsonb cannot hold: U+0000 in a text, numbers beyond its numeric.
     """
-    try:
-        text = _ENCODER.encode(value)
-    except _DecimalInsideError:
-        text = "".join(_pieces(value))
+    if type(value) is list and _PLAIN_TYPES.issuperset(map(type, value)):
+        text = _fast_encode(value).decode()
+    else:
+        try:
+            text = _ENCODER.encode(value)
+        except _DecimalInsideError:
+            text = "".join(_pieces(value))
     # An escaped backslash followed by "u0000" looks the same, so only a closer look decides.
     if "\\u0000" in text and _holds_nul(value):
         raise UnfitValueError(quarantine.NOT_STORABLE, "JSON without U+0000 expected")
@@ -113,9 +116,9 @@ def _refuse_default(_value: object) -> NoReturn:
     raise _DecimalInsideError
 
 
-_fast_scan = json.JSONDecoder(
-    parse_float=Decimal, parse_constant=_refuse_constant, object_pairs_hook=_unique
-).raw_decode
+_PLAIN_TYPES = frozenset({str, bool, int, type(None)})
+_fast_decode = msgspec.json.Decoder(float_hook=Decimal).decode
+_fast_encode = msgspec.json.Encoder(decimal_format="number").encode
 _checked_scan = json.JSONDecoder(
     parse_float=Decimal, parse_int=_integer, parse_constant=_refuse_constant, object_pairs_hook=_unique
 ).raw_decode
@@ -124,7 +127,11 @@ _ENCODER = json.JSONEncoder(
 )
 
 
-def _read_checked(text: str) -> JsonValue:
+def _read_checked(content: bytes) -> JsonValue:
+    try:
+        text = content.decode()
+    except UnicodeDecodeError:
+        raise UnfitValueError(quarantine.NOT_UTF8, "UTF-8 text expected") from None
     _check_depth(text)
     text = text.strip(_WHITESPACE)
     try:

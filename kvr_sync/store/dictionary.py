@@ -37,12 +37,13 @@ class Dictionary(Generic[K]):
     def __init__(self, size: int) -> None:
         self._size = size
         self._ids: OrderedDict[K, int] = OrderedDict()
-        self._last = 0
+        self.last = 0
+        """The highest number given so far."""
 
     def forget(self, last: int) -> None:
         """Start anew; `last` is the highest number in the database (0: none)."""
         self._ids.clear()
-        self._last = last
+        self.last = last
 
     def resolve(self, keys: Iterable[K], find: Callable[[Sequence[K]], dict[K, int]]) -> Resolved[K]:
         """Give the number of each of the distinct `keys`: remembered, found in the database by `find`, or new."""
@@ -60,7 +61,7 @@ class Dictionary(Generic[K]):
             for key in missing:
                 number = found.get(key)
                 if number is None:
-                    self._last = number = self._last + 1
+                    self.last = number = self.last + 1
                     fresh.append((number, key))
                 ids[key] = cached[key] = number
             while len(cached) > self._size:

@@ -10,8 +10,9 @@ from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from enum import StrEnum
-from functools import cache
+from functools import cache, lru_cache
 
+from kvr_sync.mapping.conversion import REMEMBERED_TIMES
 from kvr_sync.mapping.definition import ColumnType
 from kvr_sync.mapping.definition import Mapping as TableMappings
 from kvr_sync.store.rows import Encoder, Encoding
@@ -47,13 +48,17 @@ def _decimal_text(value: Decimal) -> str:
 
 
 def _sqlite_encoders() -> Mapping[ColumnType, Encoder]:
-    return {ColumnType.DECIMAL: _decimal_text, ColumnType.TIMESTAMP: time_text}
+    return {ColumnType.DECIMAL: _decimal_text, ColumnType.TIMESTAMP: _known_time_text}
 
 
 def _postgresql_encoders() -> Mapping[ColumnType, Encoder]:
     return {ColumnType.DECIMAL: _numeric(), ColumnType.TIMESTAMP: _microseconds, ColumnType.JSON: _jsonb}
 
 
+_known_time_text = lru_cache(maxsize=REMEMBERED_TIMES)(time_text)
+
+
+@lru_cache(maxsize=REMEMBERED_TIMES)
 def _microseconds(time: datetime) -> int:
     return (time - _POSTGRESQL_EPOCH) // _MICROSECOND
 

@@ -37,13 +37,12 @@ from kvr_sync.store.dictionary import CACHED_KEYS, CACHED_NAMES, Dictionary, led
 from kvr_sync.store.encoding import DatabaseKind, encoding_for
 from kvr_sync.store.mapped_table import MappedTable
 from kvr_sync.store.rows import (
-    CHAINCODE_COLUMN,
-    CREATOR_COLUMN,
     BlockRow,
     ChaincodeName,
+    CopyTypes,
     MappedRows,
     PrivateRows,
-    Row,
+    Rows,
     Run,
     RunRows,
     block_rows,
@@ -71,6 +70,9 @@ from network.protocol.read_write_set import Version
 
 LOOKUP_SIZE = 1_000
 """Values compared in one look-up statement; both databases take many more parameters."""
+
+CACHED_STATEMENTS = 512
+"""Of each kind, by table; a service makes its tables anew for every run."""
 
 Clock = Callable[[], datetime]
 """Gives the present time, in UTC."""
@@ -114,6 +116,7 @@ class LedgerSink(ABC):
     # The edges.
 
     kind: DatabaseKind
+    copy_types: CopyTypes | None
 
     @abstractmethod
     def _encode_time(self, time: datetime) -> object:
@@ -128,12 +131,17 @@ class LedgerSink(ABC):
         """Insert a row unless its primary key is there; say whether it was inserted."""
 
     @abstractmethod
-    def _insert(self, connection: Connection, table: Table, rows: Sequence[Row]) -> None:
-        """Insert rows, many at once."""
+    def _insert(self, connection: Connection, table: Table, rows: Rows, *numbers: Sequence[int]) -> None:
+        """Insert rows, many at once; `numbers`: what goes in the place of the positions that they begin with."""
 
     @abstractmethod
-    def _write_current(self, connection: Connection, table: int, current: Mapping[int, Row | None]) -> None:
-        """Bring the current rows of a mapped table up to date: by key number the row to have, or None to have none."""
+    def _write_mapped(
+        self, connection: Connection, table: int, rows: MappedRows[Rows], keys: Sequence[int], last_known: int
+    ) -> None:
+        """Write the history of a mapped table, where it has one, and bring its current rows up to date.
+
+        `keys`: numbers by position; those above `last_known` are new, so there is no row of them yet.
+        """
 
     @abstractmethod
     def _find(
@@ -160,13 +168,14 @@ class LedgerSink(ABC):
             self._hook(AFTER_CHECKPOINT)
             if known is None or known != expected:
                 self._reload_dictionaries(connection)
+            last_known = self._keys.last
             keys = self._write_ledger_layer(connection, run)
             self._hook(AFTER_HALF_OF_ROWS)
             if run.rows.private is not None:
                 self._write_private(connection, run.rows.private, keys)
             for table, rows in enumerate(run.rows.mapped):
                 if rows.history:
-                    self._write_mapped(connection, table, rows, keys)
+                    self._write_mapped(connection, table, rows, keys, last_known)
             if run.rows.private is not None:
                 self._expire_private(connection, run.rows.private.last_block)
             self._hook(AFTER_ROWS)
@@ -365,46 +374,20 @@ class LedgerSink(ABC):
         keys = self._key_numbers(connection, rows)
         identities = self._identity_numbers(connection, rows)
         chaincodes = self._chaincode_numbers(connection, rows)
+        self._insert(connection, tables.block, list(run.blocks))
         ledger = rows.ledger
-        self._insert(connection, tables.block, run.blocks)
-        self._insert(
-            connection,
-            tables.transaction,
-            [
-                (
-                    *row[:CREATOR_COLUMN],
-                    None if row[CREATOR_COLUMN] is None else identities[row[CREATOR_COLUMN]],
-                    None if row[CHAINCODE_COLUMN] is None else chaincodes[row[CHAINCODE_COLUMN]],
-                    *row[CHAINCODE_COLUMN + 1 :],
-                )
-                for row in ledger.transaction
-            ],
-        )
-        for table, with_key_first in (
-            (tables.key_history, ledger.key_history),
-            (tables.private_hash, ledger.private_hash),
-            (tables.refused_write, ledger.refused_write),
+        for table, part, numbers in (
+            (tables.transaction, ledger.transaction, (identities, chaincodes)),
+            (tables.key_history, ledger.key_history, (keys,)),
+            (tables.private_hash, ledger.private_hash, (keys,)),
+            (tables.refused_write, ledger.refused_write, (keys,)),
+            (tables.event, ledger.event, ()),
+            (tables.config, ledger.config, ()),
+            (tables.quarantine, ledger.quarantine, (keys,)),
         ):
-            if with_key_first:
-                self._insert(connection, table, [(keys[row[0]], *row[1:]) for row in with_key_first])
-        for table, complete in (
-            (tables.event, ledger.event),
-            (tables.config, ledger.config),
-            (tables.quarantine, [(row[0], keys[row[1]], *row[2:]) for row in ledger.quarantine]),
-        ):
-            if complete:
-                self._insert(connection, table, complete)
+            if part:
+                self._insert(connection, table, part, *numbers)
         return keys
-
-    def _write_mapped(self, connection: Connection, table: int, rows: MappedRows, keys: Sequence[int]) -> None:
-        history = self._mapped[table].history
-        if history is not None:
-            self._insert(connection, history, [(keys[row[0]], *row[1:]) for row in rows.history])
-        current = {
-            keys[position]: None if row is None else (keys[position], *row[1:])
-            for position, row in rows.current.items()
-        }
-        self._write_current(connection, table, current)
 
     def _write_private(self, connection: Connection, rows: PrivateRows, keys: Sequence[int]) -> None:
         """Write the private rows, after the ledger layer: a member that joins misses what that holds hashes of."""
@@ -468,7 +451,7 @@ class LedgerSink(ABC):
                 connection.execute(delete(mapped.current).where(gone))
         connection.execute(delete(table).where(expired))
 
-    def _key_numbers(self, connection: Connection, rows: RunRows) -> list[int]:
+    def _key_numbers(self, connection: Connection, rows: RunRows[Rows]) -> list[int]:
         key = self.tables.key
         digests = [digest for _, _, _, digest in rows.keys]
         resolved = self._keys.resolve(
@@ -481,7 +464,7 @@ class LedgerSink(ABC):
             )
         return [resolved.ids[digest] for digest in digests]
 
-    def _identity_numbers(self, connection: Connection, rows: RunRows) -> list[int]:
+    def _identity_numbers(self, connection: Connection, rows: RunRows[Rows]) -> list[int]:
         identity = self.tables.identity
         digests = [digest for digest, _, _ in rows.identities]
         resolved = self._identities.resolve(
@@ -492,7 +475,7 @@ class LedgerSink(ABC):
             self._insert(connection, identity, [(number, *contents[digest]) for number, digest in resolved.fresh])
         return [resolved.ids[digest] for digest in digests]
 
-    def _chaincode_numbers(self, connection: Connection, rows: RunRows) -> list[int]:
+    def _chaincode_numbers(self, connection: Connection, rows: RunRows[Rows]) -> list[int]:
         """Give the numbers of the chaincodes of a run, writing rows for the new ones."""
         resolved = self._chaincodes.resolve(rows.chaincodes, lambda pairs: self._find_chaincodes(connection, pairs))
         if resolved.fresh:

@@ -12,7 +12,7 @@ from sqlalchemy.types import TypeEngine
 
 from kvr_sync.errors import ConfigurationError
 from kvr_sync.mapping.definition import ColumnType, Mapping, TableMapping
-from kvr_sync.store.schema import BYTES, DECIMAL, FLAG, INT32, INT64, JSON, TEXT, TIME, LedgerTables
+from kvr_sync.store.schema import BYTES, DECIMAL, FIRST_COLUMNS, FLAG, INT32, INT64, JSON, TEXT, TIME, LedgerTables
 
 FACT_COLUMNS = ("kvr_block_number", "kvr_tx_number", "kvr_write_number", "kvr_tx_id", "kvr_creator_msp_id")
 """The facts that every mapped row carries: which write made it, and who sent the transaction."""
@@ -78,6 +78,7 @@ def _history_table(definition: TableMapping, metadata: MetaData) -> Table:
         ),
         *_fact_columns(),
         PrimaryKeyConstraint("kvr_key_id", "kvr_block_number", "kvr_tx_number", "kvr_write_number"),
+        info={FIRST_COLUMNS: ("kvr_key_id", "kvr_kind")},
         comment="Every version of every row, in order of (kvr_block_number, kvr_tx_number, kvr_write_number).",
     )
 

@@ -1,16 +1,24 @@
 """A run of blocks as rows, table by table. Pure.
 
-Rows are tuples of plain values in the order of the columns in `schema` and `mapped_table`. Keys, identities and
-chaincodes are named by their position in the run's own lists; the sink, which holds the dictionaries of the database,
-puts the database's numbers in their place. So a run can be made where there is no database, by another process too.
+Rows are tuples of plain values in the order of `schema.row_columns`. Keys, identities and chaincodes are named by their
+position in the run's own lists; rows begin with them, and the sink, which holds the dictionaries of the database, puts
+the database's numbers in their place. So a run can be made where there is no database, by another process too.
 """
 
-from collections.abc import Callable, Sequence
-from datetime import UTC, datetime, timedelta
+from collections.abc import Callable, Iterable, Sequence
 from hashlib import sha256
-from typing import Any, NamedTuple
+from typing import Any, Final, Generic, NamedTuple, Protocol, TypeAlias, TypeVar
 
-from kvr_sync.model import CollectionMembership, Effect, LedgerKey, RowBatch, WriteKind
+from kvr_sync.mapping.conversion import moment
+from kvr_sync.model import (
+    CollectionMembership,
+    Effect,
+    LedgerKey,
+    PrivateChanges,
+    QuarantinedWrite,
+    RowBatch,
+    WriteKind,
+)
 from kvr_sync.store.dictionary import key_digest
 from kvr_sync.store.storable import MAX_SENTENCE_BYTES, storable_function, storable_text
 from network.protocol.transaction import ChaincodeId
@@ -24,11 +32,9 @@ Encoder = Callable[[Any], object]
 ChaincodeName = tuple[str, str]
 """Storable name and version."""
 
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_FIRST_SECOND = -62_135_596_800  # 0001-01-01T00:00:00Z, the first moment of `datetime`
-_LAST_SECOND = 253_402_300_799  # 9999-12-31T23:59:59Z, the last
-_NANOS = 1_000_000_000
 _KIND_NAMES = {Effect.PUT: "put", Effect.DELETE: "delete", Effect.VERSION: "metadata"}
+_INTEGERS = tuple(range(max(*WriteKind, *Effect) + 1))
+"""The plain integer of an enumeration's value, cheaper than `int`."""
 _PUT = WriteKind.PUT
 _EFFECT_PUT = Effect.PUT
 
@@ -43,33 +49,55 @@ class Encoding(NamedTuple):
     """The names of the mapped tables."""
 
 
-class LedgerRows(NamedTuple):
+class Holes(NamedTuple):
+    """A column of positions: where in the content each of its numbers goes, and the position that says which."""
+
+    offsets: list[int]
+    positions: list[int]
+
+
+class PackedRows(NamedTuple):
+    """Rows of one table as PostgreSQL takes them (`copy_rows`), with `holes` for each leading column of positions."""
+
+    content: bytes
+    holes: tuple[Holes, ...]
+
+
+Rows: TypeAlias = list[Row] | PackedRows
+"""Rows of one table; no rows at all are an empty list."""
+
+R_co = TypeVar("R_co", covariant=True)
+
+
+class LedgerRows(NamedTuple, Generic[R_co]):
     """Rows of the ledger layer; the field names are those of `schema.LedgerTables`.
 
-    Positions stand where the tables have numbers: of keys in the first column of `key_history`, `private_hash` and
-    `refused_write` and in the second of `quarantine`, of identity and chaincode in `transaction`.
+    Those of transactions begin with the positions of identity and chaincode (or None), those of events and
+    configurations with none, all others with the position of a key.
     """
 
-    transaction: list[Row]
-    key_history: list[Row]
-    private_hash: list[Row]
-    refused_write: list[Row]
-    event: list[Row]
-    config: list[Row]
-    quarantine: list[Row]
+    transaction: R_co
+    key_history: R_co
+    private_hash: R_co
+    refused_write: R_co
+    event: R_co
+    config: R_co
+    quarantine: R_co
 
 
-CREATOR_COLUMN = 5
-CHAINCODE_COLUMN = 6
-"""Where `LedgerRows.transaction` has positions, or None."""
+LEDGER_POSITIONS: Final = (2, 1, 1, 1, 0, 0, 1)
+"""With how many positions the rows of each field of `LedgerRows` begin."""
 
 
-class MappedRows(NamedTuple):
-    """What a run does to one mapped table: history rows in order, and the last word on each key it touched."""
+class MappedRows(NamedTuple, Generic[R_co]):
+    """What a run does to one mapped table: every version in order, and the last word on each key it touched.
 
-    history: list[Row]
-    current: dict[int, Row | None]
-    """By key position: the row to have now, or None where the key is gone. Rows begin with the key's position."""
+    Rows begin with the position of the key and the kind of the write, which the history has and current rows have not.
+    """
+
+    history: R_co
+    current: dict[int, int | None]
+    """By key position: which of `history` is the row to have now; None: the key is gone."""
 
 
 class PrivateRows(NamedTuple):
@@ -83,7 +111,7 @@ class PrivateRows(NamedTuple):
     last_block: int
 
 
-class RunRows(NamedTuple):
+class RunRows(NamedTuple, Generic[R_co]):
     """Everything the blocks of a run write, apart from the rows of `ledger_block`."""
 
     keys: list[tuple[str, str, bytes, bytes]]
@@ -91,8 +119,8 @@ class RunRows(NamedTuple):
     identities: list[tuple[bytes, str, bytes]]
     """Digest, MSP id, serialised identity."""
     chaincodes: list[ChaincodeName]
-    ledger: LedgerRows
-    mapped: list[MappedRows]
+    ledger: LedgerRows[R_co]
+    mapped: Sequence[MappedRows[R_co]]
     private: PrivateRows | None = None
     """None where no private data is held."""
 
@@ -109,11 +137,20 @@ class BlockRow(NamedTuple):
     transaction_count: int
 
 
+class CopyTypes(NamedTuple):
+    """Names of PostgreSQL's types for the rows of a run, in the order of their columns."""
+
+    ledger: tuple[tuple[str, ...], ...]
+    """By field of `LedgerRows`."""
+    mapped: tuple[tuple[str, ...], ...]
+    """By mapped table, of its history."""
+
+
 class Run(NamedTuple):
     """Consecutive blocks, ready to be written in one database transaction."""
 
     blocks: list[BlockRow]
-    rows: RunRows
+    rows: RunRows[Rows]
 
 
 def block_rows(batches: Sequence[RowBatch]) -> list[BlockRow]:
@@ -137,65 +174,129 @@ def block_rows(batches: Sequence[RowBatch]) -> list[BlockRow]:
     return rows
 
 
-def run_rows(batches: Sequence[RowBatch], encoding: Encoding) -> RunRows:
+class RowStore(Protocol):
+    """Takes the rows of one table, in order: a list, or what packs them at once (`copy_rows.RowPacker`)."""
+
+    def extend(self, rows: list[Row], /) -> None:
+        """Add rows."""
+
+    def __len__(self) -> int:
+        """Count the rows so far."""
+
+
+S = TypeVar("S", bound=RowStore)
+
+
+def run_rows(batches: Iterable[RowBatch], encoding: Encoding) -> RunRows[list[Row]]:
     """Make the rows of a run, in ledger order."""
-    keys: dict[LedgerKey, int] = {}
-    identities: dict[bytes, tuple[int, str]] = {}
-    chaincodes: dict[ChaincodeName, int] = {}
-    ledger = LedgerRows([], [], [], [], [], [], [])
-    mapped = [MappedRows([], {}) for _ in encoding.columns]
+    builder = list_builder(encoding)
     for batch in batches:
+        builder.add(batch)
+    return builder.run()
+
+
+def list_builder(encoding: Encoding) -> "RunBuilder[list[Row]]":
+    """Give a builder whose rows are lists."""
+    return RunBuilder(encoding, LedgerRows([], [], [], [], [], [], []), [[] for _ in encoding.columns])
+
+
+class RunBuilder(Generic[S]):
+    """Makes the rows of a run block by block, so that nothing but rows is kept of a block."""
+
+    def __init__(self, encoding: Encoding, ledger: LedgerRows[S], mapped: Sequence[S]) -> None:
+        """`ledger` and `mapped` take the rows; they are empty."""
+        self._encoding = encoding
+        self._ledger = ledger
+        self._mapped = mapped
+        self._current: list[dict[int, int | None]] = [{} for _ in mapped]
+        self._keys: dict[LedgerKey, int] = {}
+        self._names = _Names({}, {}, {}, {})
+        self._private: PrivateRows | None = None
+
+    def add(self, batch: RowBatch) -> None:
+        """Add the next block."""
         number = batch.block.changes.header.number
-        senders = _append_transactions(ledger, batch, identities, chaincodes, encoding.time)
-        _append_writes(ledger, batch, keys)
-        for entry in batch.quarantined:
-            ledger.quarantine.append(
-                (
-                    encoding.tables[entry.table],
-                    keys.setdefault(entry.key, len(keys)),
-                    number,
-                    entry.tx_number,
-                    entry.write_number,
-                    storable_text(entry.reason),
-                    storable_text(entry.detail, MAX_SENTENCE_BYTES),
-                    entry.value,
-                )
+        senders = _append_transactions(self._ledger, batch, self._names, self._encoding.time)
+        _append_writes(self._ledger, batch, self._keys)
+        for table in {row.table for row in batch.mapped}:
+            self._append_mapped(batch, table, senders)
+        if batch.quarantined:
+            self._ledger.quarantine.extend([self._quarantine_row(number, entry) for entry in batch.quarantined])
+        if batch.private is not None:
+            self._private = _with_private(self._private, batch.private, number, self._keys)
+
+    def run(self) -> RunRows[S]:
+        """Give what was made; the builder ends with it."""
+        return RunRows(
+            [
+                (storable_text(key.namespace), storable_text(key.collection), key.key, key_digest(*key))
+                for key in self._keys
+            ],
+            [(sha256(creator).digest(), msp_id, creator) for creator, (_, msp_id) in self._names.identities.items()],
+            list(self._names.chaincodes),
+            self._ledger,
+            [MappedRows(rows, current) for rows, current in zip(self._mapped, self._current, strict=True)],
+            self._private,
+        )
+
+    def _append_mapped(self, batch: RowBatch, table: int, senders: Sequence[tuple[str, str]]) -> None:
+        number = batch.block.changes.header.number
+        encoders, history, current, keys = (
+            self._encoding.columns[table],
+            self._mapped[table],
+            self._current[table],
+            self._keys,
+        )
+        blank = (None,) * len(encoders)
+        index = len(history)
+        rows: list[Row] = []
+        for row_table, key, tx_number, write_number, effect, values in batch.mapped:
+            if row_table != table:
+                continue
+            position = keys.setdefault(key, len(keys))
+            is_deleted = values is None or effect is Effect.DELETE
+            encoded = (
+                blank
+                if values is None or is_deleted
+                else [
+                    value if encoder is None or value is None else encoder(value)
+                    for value, encoder in zip(values, encoders, strict=True)
+                ]
             )
-        if batch.mapped:
-            _append_mapped(mapped, batch, keys, senders, encoding.columns)
-    private = _private_rows(batches, keys)
-    return RunRows(
-        [(storable_text(key.namespace), storable_text(key.collection), key.key, key_digest(*key)) for key in keys],
-        [(sha256(creator).digest(), msp_id, creator) for creator, (_, msp_id) in identities.items()],
-        list(chaincodes),
-        ledger,
-        mapped,
-        private,
-    )
+            current[position] = None if is_deleted else index + len(rows)
+            rows.append((position, _KIND_NAMES[effect], *encoded, number, tx_number, write_number, *senders[tx_number]))
+        history.extend(rows)
+
+    def _quarantine_row(self, number: int, entry: QuarantinedWrite) -> Row:
+        return (
+            self._keys.setdefault(entry.key, len(self._keys)),
+            self._encoding.tables[entry.table],
+            number,
+            entry.tx_number,
+            entry.write_number,
+            storable_text(entry.reason),
+            storable_text(entry.detail, MAX_SENTENCE_BYTES),
+            entry.value,
+        )
 
 
-def claimed_time(seconds: int | None, nanos: int | None) -> datetime | None:
-    """Give a claimed time as a date with microseconds (further digits are dropped); None where it is none.
+class _Names(NamedTuple):
+    """What the transactions of a run have in common, with its stored form, found once."""
 
-    Fabric does not look at the time of most transactions, so anything can stand there: seconds beyond the years 1 to
-    9999, or nanoseconds that are no fraction of a second.
-    """
-    if seconds is None or not _FIRST_SECOND <= seconds <= _LAST_SECOND or not 0 <= (nanos or 0) < _NANOS:
-        return None
-    return _EPOCH + timedelta(0, seconds, (nanos or 0) // 1000)
+    identities: dict[bytes, tuple[int, str]]
+    """Position and MSP id by serialised identity."""
+    chaincodes: dict[ChaincodeName, int]
+    chaincode_ids: dict[ChaincodeId, int]
+    functions: dict[bytes | None, str | None]
 
 
-def _append_transactions(
-    rows: LedgerRows,
-    batch: RowBatch,
-    identities: dict[bytes, tuple[int, str]],
-    chaincodes: dict[ChaincodeName, int],
-    time: Encoder,
-) -> list[tuple[str, str]]:
+def _append_transactions(rows: LedgerRows[S], batch: RowBatch, names: _Names, time: Encoder) -> list[tuple[str, str]]:
     """Append what is not a write; give id and MSP id of each transaction, as they are stored."""
     changes = batch.block.changes
     number = changes.header.number
-    append = rows.transaction.append
+    identities, chaincodes, chaincode_ids, functions = names
+    made: list[Row] = []
+    append = made.append
     senders = []
     for (
         tx_number,
@@ -220,29 +321,41 @@ def _append_transactions(
         else:
             creator_position, stored_msp_id = None, storable_text(msp_id)
         senders.append((stored_id, stored_msp_id))
-        claimed = claimed_time(seconds, nanos)
+        chaincode_position = None
+        if chaincode is not None:
+            chaincode_position = chaincode_ids.get(chaincode)
+            if chaincode_position is None:
+                chaincode_position = chaincodes.setdefault(_chaincode(chaincode), len(chaincodes))
+                chaincode_ids[chaincode] = chaincode_position
+        if function not in functions:
+            functions[function] = storable_function(function)
+        claimed = None if seconds is None else moment(seconds, nanos)
         append(
             (
+                creator_position,
+                chaincode_position,
                 number,
                 tx_number,
                 stored_id,
                 header_type,
                 code,
-                creator_position,
-                None if chaincode is None else chaincodes.setdefault(_chaincode(chaincode), len(chaincodes)),
-                storable_function(function),
+                functions[function],
                 seconds,
                 nanos,
                 None if claimed is None else time(claimed),
                 None if defect is None else storable_text(defect, MAX_SENTENCE_BYTES),
             )
         )
-    for event in changes.events:
-        rows.event.append(
-            (number, event.tx_number, storable_text(event.chaincode), storable_text(event.name), event.payload)
+    rows.transaction.extend(made)
+    if changes.events:
+        rows.event.extend(
+            [
+                (number, event.tx_number, storable_text(event.chaincode), storable_text(event.name), event.payload)
+                for event in changes.events
+            ]
         )
     if changes.config is not None:
-        rows.config.append((number, changes.config.sequence, changes.config.envelope))
+        rows.config.extend([(number, changes.config.sequence, changes.config.envelope)])
     return senders
 
 
@@ -250,80 +363,59 @@ def _chaincode(chaincode: ChaincodeId) -> ChaincodeName:
     return storable_text(chaincode.name), storable_text(chaincode.version)
 
 
-def _append_writes(rows: LedgerRows, batch: RowBatch, keys: dict[LedgerKey, int]) -> None:
+def _append_writes(rows: LedgerRows[S], batch: RowBatch, keys: dict[LedgerKey, int]) -> None:
     changes = batch.block.changes
     number = changes.header.number
-    public, private = rows.key_history, rows.private_hash
+    public: list[Row] = []
+    private: list[Row] = []
     for tx_number, write_number, key, kind, effect, value, written in batch.block.writes:
         # Where a value came into force it is stored with the row that brought it, whatever the other writes of the
         # key were.
         kept = value if effect is _EFFECT_PUT else written if kind is _PUT else None
         (private if key.collection else public).append(
-            (keys.setdefault(key, len(keys)), number, tx_number, write_number, int(kind), int(effect), kept)
+            (keys.setdefault(key, len(keys)), number, tx_number, write_number, _INTEGERS[kind], _INTEGERS[effect], kept)
         )
-    for tx_number, write_number, key, kind, value in changes.refused:
-        rows.refused_write.append(
-            (
-                keys.setdefault(key, len(keys)),
-                number,
-                tx_number,
-                write_number,
-                int(kind),
-                value if kind is _PUT else None,
-            )
+    rows.key_history.extend(public)
+    if private:
+        rows.private_hash.extend(private)
+    if changes.refused:
+        rows.refused_write.extend(
+            [
+                (
+                    keys.setdefault(key, len(keys)),
+                    number,
+                    tx_number,
+                    write_number,
+                    _INTEGERS[kind],
+                    value if kind is _PUT else None,
+                )
+                for tx_number, write_number, key, kind, value in changes.refused
+            ]
         )
-
-
-def _append_mapped(
-    results: Sequence[MappedRows],
-    batch: RowBatch,
-    keys: dict[LedgerKey, int],
-    senders: Sequence[tuple[str, str]],
-    encoders: Sequence[tuple[Encoder | None, ...]],
-) -> None:
-    number = batch.block.changes.header.number
-    for table, key, tx_number, write_number, effect, values in batch.mapped:
-        position = keys.setdefault(key, len(keys))
-        facts = (number, tx_number, write_number, *senders[tx_number])
-        history, current = results[table]
-        if values is None or effect is Effect.DELETE:
-            history.append((position, *(None,) * len(encoders[table]), _KIND_NAMES[effect], *facts))
-            current[position] = None
-            continue
-        encoded = [
-            value if encoder is None or value is None else encoder(value)
-            for value, encoder in zip(values, encoders[table], strict=True)
-        ]
-        history.append((position, *encoded, _KIND_NAMES[effect], *facts))
-        current[position] = (position, *encoded, *facts)
 
 
 _PRIVATE_VALUE_COLUMNS = 4
 """Of a row of `ledger_private_value`: position of the key, key, value, hash; its version follows."""
 
 
-def _private_rows(batches: Sequence[RowBatch], keys: dict[LedgerKey, int]) -> PrivateRows | None:
-    """Make the last word of a run on each private key."""
-    if not batches or batches[-1].private is None:
-        return None
-    rows = PrivateRows({}, {}, [], batches[-1].block.changes.header.number)
-    for batch in batches:
-        if batch.private is None:
-            continue
-        number = batch.block.changes.header.number
-        for tx_number, write_number, key, effect, private_key, value, value_hash, expiring in batch.private.changes:
-            position = keys.setdefault(key, len(keys))
-            before = rows.current.get(position)
-            if effect is not Effect.VERSION:
-                rows.moved.pop(position, None)
-                version = (number, tx_number, write_number, expiring)
-                row = (position, private_key, value, value_hash, *version)
-                rows.current[position] = row if effect is _EFFECT_PUT else None
-            elif before is not None:
-                written_by = before[_PRIVATE_VALUE_COLUMNS + 2]
-                version = (number, tx_number, written_by, expiring)
-                rows.current[position] = (*before[:_PRIVATE_VALUE_COLUMNS], *version)
-            elif position not in rows.current:
-                rows.moved[position] = (number, tx_number, expiring)
-        rows.memberships.extend(batch.private.memberships)
+def _with_private(
+    rows: PrivateRows | None, private: PrivateChanges, number: int, keys: dict[LedgerKey, int]
+) -> PrivateRows:
+    """Add what a block does to the last word of a run on each private key."""
+    rows = PrivateRows({}, {}, [], number) if rows is None else rows._replace(last_block=number)
+    for tx_number, write_number, key, effect, private_key, value, value_hash, expiring in private.changes:
+        position = keys.setdefault(key, len(keys))
+        before = rows.current.get(position)
+        if effect is not Effect.VERSION:
+            rows.moved.pop(position, None)
+            version = (number, tx_number, write_number, expiring)
+            row = (position, private_key, value, value_hash, *version)
+            rows.current[position] = row if effect is _EFFECT_PUT else None
+        elif before is not None:
+            written_by = before[_PRIVATE_VALUE_COLUMNS + 2]
+            version = (number, tx_number, written_by, expiring)
+            rows.current[position] = (*before[:_PRIVATE_VALUE_COLUMNS], *version)
+        elif position not in rows.current:
+            rows.moved[position] = (number, tx_number, expiring)
+    rows.memberships.extend(private.memberships)
     return rows

@@ -46,6 +46,16 @@ DECIMAL: TypeEngine[Any] = Numeric().with_variant(Text(), "sqlite")
 JSON: TypeEngine[Any] = JSONB().with_variant(Text(), "sqlite")
 
 
+FIRST_COLUMNS = "first_columns"
+"""In the `info` of a table: names of the columns that its rows begin with, where that is not the order of the table."""
+
+
+def row_columns(table: Table) -> tuple[Column[Any], ...]:
+    """Give the columns of a table in the order that rows have (`kvr_sync.store.rows`)."""
+    first = [table.c[name] for name in table.info.get(FIRST_COLUMNS, ())]
+    return (*first, *(column for column in table.columns if column not in set(first)))
+
+
 class LedgerTables(NamedTuple):
     """The tables of one channel; all share `metadata`, whose schema is None in SQLite."""
 
@@ -140,6 +150,7 @@ def ledger_tables(schema: str | None) -> LedgerTables:
             _column("defect", TEXT, nullable=True),
             PrimaryKeyConstraint("block_number", "tx_number"),
             Index(None, "tx_id"),
+            info={FIRST_COLUMNS: ("creator_id", "chaincode_id")},
         ),
         validation_code=Table(
             "ledger_validation_code",
@@ -204,6 +215,7 @@ def ledger_tables(schema: str | None) -> LedgerTables:
             _column("detail", TEXT),
             _column("value", BYTES),
             PrimaryKeyConstraint("table_name", "key_id", "block_number", "tx_number", "write_number"),
+            info={FIRST_COLUMNS: ("key_id",)},
         ),
         mapping=Table(
             "sync_mapping",

@@ -7,7 +7,7 @@ from typing import Final, Literal, NamedTuple, Protocol
 from kvr_sync.mapping.definition import Mapping
 from kvr_sync.model import Checkpoint, ConfigFacts, LedgerKey, RowBatch, StateValue
 from kvr_sync.store.encoding import DatabaseKind
-from kvr_sync.store.rows import Run
+from kvr_sync.store.rows import CopyTypes, Run
 
 BEFORE_BEGIN: Final = "before_begin"
 AFTER_CHECKPOINT: Final = "after_checkpoint"
@@ -78,6 +78,8 @@ class Sink(Protocol):
     """The mapping that the tables were made from; without tables when there is none."""
     kind: DatabaseKind
     """What kind of database it writes to; `kvr_sync.store.encoding` says how values go there."""
+    copy_types: CopyTypes | None
+    """Types of the columns, for rows that are packed elsewhere; None where they are not packed."""
 
     def checkpoint(self) -> Checkpoint | None:
         """Give the last block applied; None before the first."""

@@ -2,26 +2,27 @@
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime
-from functools import cache
+from functools import lru_cache
 from typing import Any
 
-from sqlalchemy import Column, Connection, Table, delete, select
-from sqlalchemy import insert as plain_insert
+from sqlalchemy import Column, Connection, Table, delete
 from sqlalchemy.dialects.sqlite import dialect, insert
 from sqlalchemy.sql import bindparam
-from sqlalchemy.sql.elements import BindParameter
 
 from kvr_sync.store.encoding import DatabaseKind, time_text
-from kvr_sync.store.ledger_sink import LOOKUP_SIZE, LedgerSink, chunks
-from kvr_sync.store.rows import Row
+from kvr_sync.store.ledger_sink import CACHED_STATEMENTS, LOOKUP_SIZE, LedgerSink, chunks
+from kvr_sync.store.rows import MappedRows, PackedRows, Row, Rows
+from kvr_sync.store.schema import row_columns
 
 _DIALECT = dialect()
+_PREPARER = _DIALECT.identifier_preparer
 
 
 class SqliteSink(LedgerSink):
     """A `Sink` on an SQLite file. Exact decimals and times are text there, flags 0 and 1."""
 
     kind = DatabaseKind.SQLITE
+    copy_types = None
 
     def _encode_time(self, time: datetime) -> object:
         return time_text(time)
@@ -33,13 +34,24 @@ class SqliteSink(LedgerSink):
         statement = insert(table).values(**values).on_conflict_do_nothing().returning(*table.primary_key)
         return connection.execute(statement).first() is not None
 
-    def _insert(self, connection: Connection, table: Table, rows: Sequence[Row]) -> None:
-        connection.exec_driver_sql(_insert_statement(table), list(rows))
+    def _insert(self, connection: Connection, table: Table, rows: Rows, *numbers: Sequence[int]) -> None:
+        connection.exec_driver_sql(_insert_statement(table), _numbered(rows, numbers))
 
-    def _write_current(self, connection: Connection, table: int, current: Mapping[int, Row | None]) -> None:
-        target = self._mapped[table].current
-        upserts = [row for row in current.values() if row is not None]
-        deletes = [(key_id,) for key_id, row in current.items() if row is None]
+    def _write_mapped(
+        self, connection: Connection, table: int, rows: MappedRows[Rows], keys: Sequence[int], last_known: int
+    ) -> None:
+        mapped = self._mapped[table]
+        numbered = _numbered(rows.history, (keys,))
+        if mapped.history is not None:
+            connection.exec_driver_sql(_insert_statement(mapped.history), numbered)
+        target = mapped.current
+        newest = [numbered[index] for index in rows.current.values() if index is not None]
+        upserts = [(row[0], *row[2:]) for row in newest]  # without the kind of the write
+        deletes = [
+            (keys[position],)
+            for position, index in rows.current.items()
+            if index is None and keys[position] <= last_known
+        ]
         if upserts:
             connection.exec_driver_sql(_upsert_statement(target), upserts)
         if deletes:
@@ -55,12 +67,31 @@ class SqliteSink(LedgerSink):
         return found
 
 
-@cache
+def _numbered(rows: Rows, numbers: Sequence[Sequence[int]]) -> list[Row]:
+    """Put numbers in the place of the positions that rows begin with."""
+    if isinstance(rows, PackedRows):
+        raise TypeError("rows that were packed for another kind of database")
+    match numbers:
+        case ():
+            return rows
+        case (by_position,):
+            return [(by_position[row[0]], *row[1:]) for row in rows]
+        case _:
+            count = len(numbers)
+            return [
+                (*(None if p is None else n[p] for n, p in zip(numbers, row, strict=False)), *row[count:])
+                for row in rows
+            ]
+
+
+@lru_cache(maxsize=CACHED_STATEMENTS)
 def _insert_statement(table: Table) -> str:
-    return str(plain_insert(table).compile(dialect=_DIALECT))
+    columns = [_PREPARER.quote(column.name) for column in row_columns(table)]
+    marks = ", ".join("?" * len(columns))
+    return f"INSERT INTO {_PREPARER.format_table(table)} ({', '.join(columns)}) VALUES ({marks})"  # noqa: S608  names, quoted
 
 
-@cache
+@lru_cache(maxsize=CACHED_STATEMENTS)
 def _upsert_statement(table: Table) -> str:
     statement = insert(table)
     changed: dict[str, Any] = {c.name: statement.excluded[c.name] for c in table.columns if not c.primary_key}
@@ -68,12 +99,16 @@ def _upsert_statement(table: Table) -> str:
     return str(upsert.compile(dialect=_DIALECT))
 
 
-@cache
 def _find_statement(number: Column[Any], digest: Column[Any], count: int) -> str:
-    marks: list[BindParameter[bytes]] = [bindparam(f"digest_{position}") for position in range(count)]
-    return str(select(digest, number).where(digest.in_(marks)).compile(dialect=_DIALECT))
+    """Written here, not by SQLAlchemy: the count is another each time, and compiling costs more than looking up."""
+    wanted, given, table = (
+        _PREPARER.quote(number.name),
+        _PREPARER.quote(digest.name),
+        _PREPARER.format_table(digest.table),
+    )
+    return f"SELECT {given}, {wanted} FROM {table} WHERE {given} IN ({', '.join('?' * count)})"  # noqa: S608  names, quoted
 
 
-@cache
+@lru_cache(maxsize=CACHED_STATEMENTS)
 def _delete_statement(table: Table) -> str:
     return str(delete(table).where(table.c.kvr_key_id == bindparam("key_id")).compile(dialect=_DIALECT))

@@ -6,6 +6,7 @@ Rules: `core/ledger/kvledger/kv_ledger.go` (addBlockCommitHash),
 """
 
 from collections.abc import Mapping
+from functools import lru_cache
 from hashlib import sha256
 from typing import TypeVar
 
@@ -17,15 +18,13 @@ StateKey = tuple[str, str, bytes]
 
 K = TypeVar("K", bound=StateKey)
 
-_SHORT_LENGTHS = tuple(bytes((length,)) for length in range(128))
-"""Varints of one byte, by value."""
-
 
 def version_bytes(version: Version) -> bytes:
     """Encode a version in Fabric's order-preserving form: for each number a length byte and its big-endian bytes."""
     return _order_preserving(version.block_number) + _order_preserving(version.tx_number)
 
 
+@lru_cache(maxsize=4096)  # the numbers of one block's transactions come again with the next
 def _order_preserving(value: int) -> bytes:
     length = (value.bit_length() + 7) // 8
     return bytes((length,)) + value.to_bytes(length, "big")
@@ -40,7 +39,9 @@ def encode_updates(updates: Mapping[K, tuple[bytes | None, Version]]) -> bytes:
     entries: list[bytes] = []
     previous_namespace, previous_collection = "", ""
     versions: dict[Version, bytes] = {}
-    for (namespace, collection, key), (value, version) in sorted(updates.items()):
+    for state_key in sorted(updates):
+        namespace, collection, key = state_key
+        value, version = updates[state_key]
         if not namespace:
             continue
         names = b""
@@ -63,8 +64,7 @@ def _field(tag: bytes, content: bytes) -> bytes:
     """Encode a length-delimited field; an empty one is left out, as proto3 does."""
     if not content:
         return b""
-    length = len(content)
-    return tag + (_SHORT_LENGTHS[length] if length < 128 else varint(length)) + content
+    return tag + varint(len(content)) + content
 
 
 def commit_hash(flags: bytes, updates: Mapping[K, tuple[bytes | None, Version]], previous: bytes | None) -> bytes:

@@ -6,14 +6,16 @@ transaction is read as far as it goes, in the order of a peer's checks (`core/co
 """
 
 from hashlib import sha256
+from typing import Any
 
 from fabric_protos.common import common_pb2
 from fabric_protos.peer import chaincode_event_pb2, chaincode_pb2, proposal_pb2, proposal_response_pb2, transaction_pb2
 
 from network.protocol import limits
 from network.protocol.block import SLOT_COMMIT_HASH, SLOT_TRANSACTIONS_FILTER, Block, BlockHeader
+from network.protocol.envelope_view import view_envelope
 from network.protocol.errors import DecodeError, LimitExceededError
-from network.protocol.read_write_set import decode_writes, elements
+from network.protocol.read_write_set import RepeatedField, decode_writes, view_writes
 from network.protocol.transaction import (
     HEADER_CONFIG,
     HEADER_ENDORSER_TRANSACTION,
@@ -76,6 +78,52 @@ def _commit_hash(metadata: tuple[bytes, ...], block_number: int) -> bytes | None
 
 def decode_transaction(tx_number: int, envelope: bytes) -> Transaction:
     """Decode one envelope as far as it goes; never raises on any bytes."""
+    view = view_envelope(envelope)
+    found = None if view is None else _read_view(tx_number, view)
+    return decode_by_parts(tx_number, envelope) if found is None else found
+
+
+def _read_view(tx_number: int, view: Any) -> Transaction | None:  # noqa: ANN401  as `view_envelope`
+    """Read an ordinary endorser transaction; None: it lacks something, and reading it part by part tells what."""
+    payload = view.payload
+    header = payload.header
+    channel_header = header.channel_header
+    actions = payload.data.actions
+    if channel_header.type != HEADER_ENDORSER_TRANSACTION or len(actions) != 1:
+        return None
+    timestamp = channel_header.timestamp
+    seconds = timestamp.seconds
+    action_payload = actions[0].payload
+    endorsed = action_payload.action
+    action = endorsed.proposal_response_payload.extension
+    chaincode = action.chaincode_id
+    name = chaincode.name
+    event = _event(action.events) if action.HasField("events") else None
+    if not seconds or not name or (event and not event.name):
+        return None  # perhaps the field is not there at all
+    arguments = action_payload.chaincode_proposal_payload.input.chaincode_spec.input.args
+    return Transaction(
+        tx_number,
+        HEADER_ENDORSER_TRANSACTION,
+        channel_header.channel_id,
+        channel_header.tx_id,
+        seconds,
+        timestamp.nanos,
+        header.signature_header.creator,
+        Action(
+            ChaincodeId(name, chaincode.version),
+            arguments[0] if len(arguments) else None,
+            view_writes(action.results),
+            event,
+            _endorsements(endorsed.endorsements),
+        ),
+        None,
+        None,
+    )
+
+
+def decode_by_parts(tx_number: int, envelope: bytes) -> Transaction:
+    """Give what `decode_transaction` gives, by reading one message after the other."""
     empty = Transaction(tx_number, None, "", "", None, None, b"", None, None, None)
     try:
         payload = parse(common_pb2.Payload, parse(common_pb2.Envelope, envelope, "Envelope").payload, "Payload")
@@ -128,19 +176,24 @@ def _decode_action(content: bytes) -> Action:
         proposal_response_pb2.ProposalResponsePayload, endorsed.proposal_response_payload, "ProposalResponsePayload"
     )
     action = parse(proposal_pb2.ChaincodeAction, response.extension, "ChaincodeAction")
-    results = action.results
     chaincode = None
     if action.HasField("chaincode_id"):
         chaincode = ChaincodeId(action.chaincode_id.name, action.chaincode_id.version)
     return Action(
         chaincode,
         _function(payload.chaincode_proposal_payload),
-        action.response.status,
-        results,
-        decode_writes(results),
-        _decode_event(action.events) if action.events else None,
-        tuple([Endorsement(e.endorser, e.signature) for e in elements(endorsed.endorsements)]),
+        decode_writes(action.results),
+        _event(parse(chaincode_event_pb2.ChaincodeEvent, action.events, "ChaincodeEvent")) if action.events else None,
+        _endorsements(endorsed.endorsements),
     )
+
+
+def _endorsements(endorsements: RepeatedField[proposal_response_pb2.Endorsement]) -> tuple[Endorsement, ...]:
+    found = []
+    for index in range(len(endorsements)):
+        endorsement = endorsements[index]
+        found.append(Endorsement(endorsement.endorser, endorsement.signature))
+    return tuple(found)
 
 
 def _function(content: bytes) -> bytes | None:
@@ -153,6 +206,5 @@ def _function(content: bytes) -> bytes | None:
     return arguments[0] if arguments else None
 
 
-def _decode_event(content: bytes) -> ChaincodeEvent:
-    event = parse(chaincode_event_pb2.ChaincodeEvent, content, "ChaincodeEvent")
+def _event(event: chaincode_event_pb2.ChaincodeEvent) -> ChaincodeEvent:
     return ChaincodeEvent(event.chaincode_id, event.tx_id, event.event_name, event.payload)

@@ -6,7 +6,7 @@ Messages: `ledger/rwset/rwset.proto`, `ledger/rwset/kvrwset/kv_rwset.proto`. Rul
 
 from collections.abc import Iterable, Sequence
 from hashlib import sha256
-from typing import NamedTuple, Protocol, TypeVar
+from typing import Any, NamedTuple, Protocol, TypeVar
 
 from fabric_protos.ledger.rwset import rwset_pb2
 from fabric_protos.ledger.rwset.kvrwset import kv_rwset_pb2
@@ -145,13 +145,28 @@ def decode_writes(content: bytes) -> tuple[NamespaceWrites, ...]:
     A namespace that was only read publicly is not in the answer. Raises DecodeError where any part of the set, reads
     included, does not parse (`core/ledger/kvledger/txmgmt/rwsetutil/rwset_proto_util.go`, TxRwSetFromProtoMsg).
     """
-    result = parse(rwset_pb2.TxReadWriteSet, content, "TxReadWriteSet")
     found = []
-    for entry in elements(result.ns_rwset):
+    for entry in parse(rwset_pb2.TxReadWriteSet, content, "TxReadWriteSet").ns_rwset:
         public = parse(kv_rwset_pb2.KVRWSet, entry.rwset, "KVRWSet")
-        writes, metadata_writes, parts = public.writes, public.metadata_writes, entry.collection_hashed_rwset
-        collections = [_collection_writes(part) for part in elements(parts)]
-        if len(writes) or len(metadata_writes) or collections:
+        collections = [
+            _collection_writes(part, parse(kv_rwset_pb2.HashedRWSet, part.hashed_rwset, "HashedRWSet"))
+            for part in entry.collection_hashed_rwset
+        ]
+        if public.writes or public.metadata_writes or collections:
+            found.append(_namespace_writes(entry.namespace, public, collections))
+    return tuple(found)
+
+
+def view_writes(result: Any) -> tuple[NamespaceWrites, ...]:  # noqa: ANN401  part of a view has no static type
+    """Give the same of the TxReadWriteSet of a view (`network.protocol.envelope_view`)."""
+    found = []
+    entries = result.ns_rwset
+    for index in range(len(entries)):
+        entry = entries[index]
+        public, parts = entry.rwset, entry.collection_hashed_rwset
+        writes, metadata_writes = public.writes, public.metadata_writes
+        if len(writes) or len(metadata_writes) or len(parts):
+            collections = [_collection_writes(part, part.hashed_rwset) for part in elements(parts)]
             found.append(
                 NamespaceWrites(
                     entry.namespace, _public_writes(writes), _public_metadata(metadata_writes), tuple(collections)
@@ -160,8 +175,17 @@ def decode_writes(content: bytes) -> tuple[NamespaceWrites, ...]:
     return tuple(found)
 
 
-def _collection_writes(part: rwset_pb2.CollectionHashedReadWriteSet) -> CollectionWrites:
-    hashed = parse(kv_rwset_pb2.HashedRWSet, part.hashed_rwset, "HashedRWSet")
+def _namespace_writes(
+    namespace: str, public: kv_rwset_pb2.KVRWSet, collections: list[CollectionWrites]
+) -> NamespaceWrites:
+    return NamespaceWrites(
+        namespace, _public_writes(public.writes), _public_metadata(public.metadata_writes), tuple(collections)
+    )
+
+
+def _collection_writes(
+    part: rwset_pb2.CollectionHashedReadWriteSet, hashed: kv_rwset_pb2.HashedRWSet
+) -> CollectionWrites:
     return CollectionWrites(part.collection_name, _hashed_writes(hashed), _hashed_metadata(hashed), part.pvt_rwset_hash)
 
 
@@ -233,13 +257,16 @@ def elements(field: RepeatedField[T]) -> Sequence[T]:
 
 def _public_writes(writes: RepeatedField[kv_rwset_pb2.KVWrite]) -> tuple[KeyWrite, ...]:
     found = []
-    for write in elements(writes):
+    for index in range(len(writes)):
+        write = writes[index]
         value = write.value
         found.append(KeyWrite(write.key, write.is_delete or not value, value))
     return tuple(found)
 
 
 def _public_metadata(writes: RepeatedField[kv_rwset_pb2.KVMetadataWrite]) -> tuple[MetadataWrite, ...]:
+    if not len(writes):
+        return ()
     return tuple([MetadataWrite(write.key, _entries(write.entries)) for write in elements(writes)])
 
 

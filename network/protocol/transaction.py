@@ -45,15 +45,12 @@ class Defect(NamedTuple):
 class Action(NamedTuple):
     """The one action of an endorser transaction.
 
-    `results` are the endorsed TxReadWriteSet bytes (`read_write_set.decode_read_write_set` reads them whole),
-    `writes` what they change. `function` is the first argument of the call, None where the proposal does not show
-    one: nothing in Fabric's validation looks at it.
+    `writes` are what its read-write set changes. `function` is the first argument of the call, None where the proposal
+    does not show one: nothing in Fabric's validation looks at it.
     """
 
     chaincode: ChaincodeId | None
     function: bytes | None
-    response_status: int
-    results: bytes
     writes: tuple[NamespaceWrites, ...]
     event: ChaincodeEvent | None
     endorsements: tuple[Endorsement, ...]

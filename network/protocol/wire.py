@@ -24,6 +24,8 @@ _MAX_GROUP_DEPTH = 10_000
 _MAX_MESSAGE_DEPTH = 64
 """Deepest known message in Fabric's protocol, with room; guards our own recursion, not Go's."""
 
+_SHORT_VARINTS = tuple(bytes((value,)) for value in range(0x80))
+
 M = TypeVar("M", bound=Message)
 
 
@@ -46,6 +48,10 @@ def append_varint(out: bytearray, value: int) -> None:
 
 def varint(value: int) -> bytes:
     """Give the minimal varint of a non-negative integer."""
+    if value < 0x80:
+        return _SHORT_VARINTS[value]
+    if value < 0x4000:
+        return bytes((value & 0x7F | 0x80, value >> 7))
     out = bytearray()
     append_varint(out, value)
     return bytes(out)
@@ -176,26 +182,25 @@ def envelope_defect(content: bytes) -> str | None:
 
 def _is_plain_envelope(content: bytes) -> bool:
     """Recognise the form every honest orderer writes without looking at each byte: payload, signature, nothing else."""
-    if len(content) < 6 or content[0] != 0x0A:
+    if content[:1] != b"\x0a":
         return False
     try:
         length, start = read_varint(content, 1)
-        position = start + length
-        if length == 0 or position + 2 > len(content) or content[position] != 0x12:
-            return False
-        signature_length, signature_start = read_varint(content, position + 1)
     except DecodeError:
         return False
+    end = start + length
+    signature_length = len(content) - end - 2
     return (
-        signature_length > 0
-        and signature_start + signature_length == len(content)
+        length > 0
         and start == 1 + _varint_size(length)
-        and signature_start == position + 1 + _varint_size(signature_length)
+        and 0 < signature_length < 0x80  # as every signature by an elliptic curve
+        and content[end] == 0x12
+        and content[end + 1] == signature_length
     )
 
 
 def _varint_size(value: int) -> int:
-    return max(1, (value.bit_length() + 6) // 7)
+    return (value.bit_length() + 6) // 7
 
 
 def parse(message_type: type[M], content: bytes, place: str) -> M:

@@ -22,6 +22,7 @@ from network.protocol.read_write_set import (
 )
 from network.protocol.read_write_set_builder import ReadWriteSetBuilder
 from tests.conformance.test_recorded_private_data import ORGANIZATIONS, read_private_sets
+from tests.support.envelope import endorsed_results
 from tests.support.recorded_chain import CHAINS, load_chain
 
 Call = tuple[str, tuple[object, ...]]
@@ -36,9 +37,9 @@ class Simulated(NamedTuple):
 @cache
 def simulated(chain: str) -> tuple[Simulated, ...]:
     return tuple(
-        Simulated(block.header.number, transaction.tx_number, transaction.action.results)
+        Simulated(block.header.number, transaction.tx_number, endorsed_results(envelope))
         for block in map(decode_block, load_chain(chain).blocks)
-        for transaction in block.transactions
+        for transaction, envelope in zip(block.transactions, block.envelopes, strict=True)
         if transaction.action is not None
     )
 

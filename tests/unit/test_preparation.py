@@ -1,27 +1,35 @@
 """What a worker prepares, and what the engine demands before it uses it."""
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from kvr_sync.mapping.definition import Mapping
+from kvr_sync.mapping.mapping_file import read_mapping_file
 from kvr_sync.model import Checkpoint
 from kvr_sync.preparation import PreparedRange, RangeContext, RangePreparation, accept_range
 from kvr_sync.store.encoding import DatabaseKind
+from kvr_sync.store.mapped_table import mapped_tables
+from kvr_sync.store.postgresql_sink import copy_types
+from kvr_sync.store.rows import PackedRows
+from kvr_sync.store.schema import ledger_tables
 from kvr_sync.worker import decode_range, encode_range
 from network.protocol.block import header_hash
 from network.protocol.decode import decode_block
 from tests.support.recorded_chain import change_block, load_chain
 
+SERVICE_WEEK = Path(__file__).parents[2] / "network" / "demo_data" / "service-week.mapping.yaml"
 CHAIN = load_chain("fabric-3.1.5-service-week")
 BLOCKS = [decode_block(content) for content in CHAIN.blocks[:60]]
 GENESIS = Checkpoint(0, header_hash(BLOCKS[0].header), None)
 
 
-def preparation(chain: Any = CHAIN) -> RangePreparation:
+def preparation(chain: Any = CHAIN, kind: DatabaseKind = DatabaseKind.SQLITE) -> RangePreparation:
     config = decode_block(chain.blocks[0]).transactions[0].config
     assert config is not None
-    return RangePreparation(RangeContext("consortium", 0, config, Mapping("none", ()), DatabaseKind.SQLITE))
+    mapping, tables = read_mapping_file(SERVICE_WEEK), ledger_tables("consortium")
+    types = copy_types(tables, mapped_tables(mapping, tables)) if kind is DatabaseKind.POSTGRESQL else None
+    return RangePreparation(RangeContext("consortium", 0, config, mapping, kind, types))
 
 
 @pytest.fixture(scope="module")
@@ -39,9 +47,13 @@ def test_a_plain_range_is_prepared_whole_and_accepted(prepared: PreparedRange) -
     assert all(row.commit_hash_verified for row in rows)
 
 
-def test_a_range_crosses_between_processes_unchanged(prepared: PreparedRange) -> None:
+@pytest.mark.parametrize(("kind", "form"), [(DatabaseKind.SQLITE, list), (DatabaseKind.POSTGRESQL, PackedRows)])
+def test_a_range_crosses_between_processes_unchanged(kind: DatabaseKind, form: type) -> None:
+    prepared = preparation(kind=kind).prepare(CHAIN.blocks[1:40])
+
     assert decode_range(encode_range(prepared)) == prepared
-    assert prepared.rows.ledger.key_history
+    assert isinstance(prepared.rows.ledger.key_history, form)
+    assert any(isinstance(table.history, form) for table in prepared.rows.mapped)
 
 
 def test_a_range_prepared_under_another_configuration_is_not_used(prepared: PreparedRange) -> None:

@@ -13,7 +13,7 @@ from google.protobuf.message import Message
 from network.embedded.ledger.chaincode import RequestRefusedError
 from network.embedded.ledger.simulation import TOTAL_QUERY_LIMIT, RangeCursor, Simulation, SimulationError
 from network.protocol.decode import decode_transaction
-from network.protocol.read_write_set import Version, decode_read_write_set
+from network.protocol.read_write_set import Version
 from network.protocol.wire import parse
 
 BATCH_RESULTS: Final = 100
@@ -276,8 +276,7 @@ def _modification(envelope: bytes, chaincode: str, key: str, version: Version) -
     message = kv_query_result_pb2.KeyModification(tx_id=transaction.tx_id)
     if transaction.seconds is not None:
         message.timestamp.seconds, message.timestamp.nanos = transaction.seconds, transaction.nanos or 0
-    results = b"" if transaction.action is None else transaction.action.results
-    for namespace in decode_read_write_set(results):
+    for namespace in () if transaction.action is None else transaction.action.writes:
         if namespace.namespace != chaincode:
             continue
         for write in namespace.writes:

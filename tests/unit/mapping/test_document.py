@@ -168,6 +168,44 @@ def test_what_was_written_is_what_is_read_whatever_the_layout(value: Any) -> Non
     assert read_document(write_without_nul(value).encode()) == without_nul(value)
 
 
+NAMES = st.sampled_from(["a", "b", "", ":", "é", "{", "a b"])
+RAW: Any = st.recursive(
+    st.sampled_from(["1", "-0", "1.50", "1e5", "null", "true", '""', '":"', '"a"', '"é{["', "1" * 25, "01", "x"]),
+    lambda inner: (
+        st.lists(inner, max_size=4).map(lambda parts: f"[{','.join(parts)}]")
+        | st.lists(st.tuples(NAMES, st.sampled_from(["", " "]), inner), max_size=4).map(
+            lambda members: "{" + ", ".join(f'"{name}"{space}:{value}' for name, space, value in members) + "}"
+        )
+    ),
+    max_leaves=12,
+)
+"""JSON as it may be written: with names that stand twice, with texts that look like its signs, and with mistakes."""
+
+
+def outcome(content: bytes) -> str:
+    try:
+        return repr(read_document(content))
+    except UnfitValueError as error:
+        return error.reason
+
+
+@given(RAW)
+@example('{"a" :1,"a":":"}')
+@example('{"a":{"b":1,"b":"":""},"c":"x"}'.replace("\\", ""))
+def test_what_is_read_does_not_depend_on_the_way_it_is_read(text: str) -> None:
+    content = text.encode()
+
+    # Nothing as long as this takes the fast path.
+    assert outcome(content) == outcome(content + b" " * 65_536)
+
+
+@pytest.mark.parametrize(
+    "value", [["a", 1, True, None, -(10**2000)], ["\u2028\x7f/\b\f\t\x1f", '"\\'], [], [[1]], [{}]]
+)
+def test_an_array_is_written_as_json_writes_it(value: Any) -> None:
+    assert write_document(value) == json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+
+
 def without_nul(value: Any) -> Any:
     if isinstance(value, str):
         return value.replace("\x00", "")

@@ -10,11 +10,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from network.protocol import limits
-from network.protocol.decode import decode_block, decode_transaction
+from network.protocol.decode import decode_block, decode_by_parts, decode_transaction
+from network.protocol.envelope_view import view_envelope
 from network.protocol.errors import DecodeError, LimitExceededError
 from network.protocol.read_write_set import KeyRead, RangeQuery, Version, decode_read_write_set, decode_writes
 from network.protocol.transaction import Defect
-from tests.support.recorded_chain import change_block, load_chain
+from network.protocol.wire import scan_fields, varint
+from tests.support.envelope import endorsed_results
+from tests.support.recorded_chain import CHAINS, change_block, load_chain
 
 RAFT = load_chain("fabric-3.1.5-raft")
 
@@ -63,12 +66,13 @@ def test_reads_chaincode_function_event_and_endorsements() -> None:
 def test_the_whole_read_write_set_agrees_with_its_writes() -> None:
     checked = 0
     for content in RAFT.blocks:
-        for transaction in decode_block(content).transactions:
+        block = decode_block(content)
+        for transaction, envelope in zip(block.transactions, block.envelopes, strict=True):
             if transaction.action is None:
                 continue
             whole = [
                 namespace
-                for namespace in decode_read_write_set(transaction.action.results)
+                for namespace in decode_read_write_set(endorsed_results(envelope))
                 if namespace.writes or namespace.metadata_writes or namespace.collections
             ]
             for full, writes in zip(whole, transaction.action.writes, strict=True):
@@ -82,10 +86,10 @@ def test_the_whole_read_write_set_agrees_with_its_writes() -> None:
 def test_reads_and_range_queries_are_decoded() -> None:
     sets = [
         namespace
-        for content in RAFT.blocks
-        for transaction in decode_block(content).transactions
+        for block in map(decode_block, RAFT.blocks)
+        for transaction, envelope in zip(block.transactions, block.envelopes, strict=True)
         if transaction.action
-        for namespace in decode_read_write_set(transaction.action.results)
+        for namespace in decode_read_write_set(endorsed_results(envelope))
     ]
     queries = [query for namespace in sets for query in namespace.range_queries]
 
@@ -203,3 +207,92 @@ def test_any_bytes_are_a_read_write_set_or_our_error(content: bytes) -> None:
         entry for entry in decode_read_write_set(content) if entry.writes or entry.metadata_writes or entry.collections
     ]
     assert [entry.namespace for entry in writes] == [entry.namespace for entry in changed]
+
+
+ORDINARY = decode_block(RAFT.blocks[17]).envelopes[0]
+"""With public and private writes, an event and two endorsements."""
+
+
+@pytest.mark.parametrize("name", CHAINS)
+def test_one_parse_reads_what_reading_part_by_part_does(name: str) -> None:
+    envelopes = [envelope for content in load_chain(name).blocks for envelope in decode_block(content).envelopes]
+
+    assert [decode_transaction(5, envelope) for envelope in envelopes] == [decode_by_parts(5, e) for e in envelopes]
+    # And it is the way that nearly all are read.
+    assert sum(view_envelope(envelope) is None for envelope in envelopes) <= 4
+
+
+def _inside(content: bytes, path: tuple[int, ...], change: Any) -> bytes:
+    """Change the bytes of a message nested in others: at each step the first field of that number."""
+    if not path:
+        return bytes(change(content))
+    out = b""
+    done = False
+    for field in scan_fields(content):
+        inner = field.content
+        if field.number == path[0] and not done:
+            inner, done = _inside(inner, path[1:], change), True
+        head = varint(field.number << 3 | field.wire_type)
+        out += head + (varint(len(inner)) + inner if field.wire_type == 2 else field.raw)
+    assert done
+    return out
+
+
+PLACES = {
+    "envelope": (),
+    "payload": (1,),
+    "header": (1, 1),
+    "channel header": (1, 1, 1),
+    "timestamp": (1, 1, 1, 3),
+    "signature header": (1, 1, 2),
+    "transaction": (1, 2),
+    "action": (1, 2, 1),
+    "action payload": (1, 2, 1, 2),
+    "proposal": (1, 2, 1, 2, 1),
+    "invocation": (1, 2, 1, 2, 1, 1),
+    "chaincode spec": (1, 2, 1, 2, 1, 1, 1),
+    "chaincode input": (1, 2, 1, 2, 1, 1, 1, 3),
+    "endorsed action": (1, 2, 1, 2, 2),
+    "endorsement": (1, 2, 1, 2, 2, 2),
+    "response payload": (1, 2, 1, 2, 2, 1),
+    "chaincode action": (1, 2, 1, 2, 2, 1, 2),
+    "chaincode id": (1, 2, 1, 2, 2, 1, 2, 4),
+    "event": (1, 2, 1, 2, 2, 1, 2, 2),
+    "results": (1, 2, 1, 2, 2, 1, 2, 1),
+    "namespace": (1, 2, 1, 2, 2, 1, 2, 1, 2),
+    "public set": (1, 2, 1, 2, 2, 1, 2, 1, 2, 2),
+}
+
+CHANGES = {
+    "every field twice": lambda content: content + content,
+    "emptied": lambda _: b"",
+    "an unknown field": lambda content: content + b"\xfa\x3e\x01x",
+    "an unknown field before": lambda content: b"\xfa\x3e\x01x" + content,
+    "first field again, empty": lambda content: content + b"\x0a\x00",
+    "second field again, empty": lambda content: content + b"\x12\x00",
+    "first field again, other": lambda content: content + b"\x0a\x03\x0a\x01z",
+    "second field again, other": lambda content: content + b"\x12\x03\x0a\x01z",
+    "a group": lambda content: content + b"\xfb\x3e\xfc\x3e",
+    "cut": lambda content: content[:-1],
+    "not UTF-8": lambda content: content + b"\x0a\x01\xff\x12\x01\xff\x1a\x01\xff",
+    "a long varint": lambda content: content + b"\x08\x83\x00",
+    "a negative number": lambda content: content + b"\x08\xff\xff\xff\xff\x0f",
+}
+
+
+@pytest.mark.parametrize("place", PLACES)
+@pytest.mark.parametrize("change", CHANGES)
+def test_an_envelope_in_an_odd_form_is_read_as_part_by_part(place: str, change: str) -> None:
+    odd = _inside(ORDINARY, PLACES[place], CHANGES[change])
+
+    assert decode_transaction(1, odd) == decode_by_parts(1, odd)
+
+
+@settings(max_examples=300)
+@given(st.data())
+def test_an_envelope_with_spoiled_bytes_is_read_as_part_by_part(data: st.DataObject) -> None:
+    spoiled = bytearray(ORDINARY)
+    for _ in range(data.draw(st.integers(1, 3))):
+        spoiled[data.draw(st.integers(0, len(spoiled) - 1))] = data.draw(st.integers(0, 255))
+
+    assert decode_transaction(1, bytes(spoiled)) == decode_by_parts(1, bytes(spoiled))

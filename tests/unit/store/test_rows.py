@@ -4,24 +4,24 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from kvr_sync.mapping.conversion import moment
 from kvr_sync.store.encoding import time_text
-from kvr_sync.store.rows import claimed_time
 
 
 def test_claimed_time_drops_what_is_below_a_microsecond() -> None:
-    assert claimed_time(1, 999_999_999) == datetime(1970, 1, 1, 0, 0, 1, 999_999, tzinfo=UTC)
-    assert claimed_time(-1, None) == datetime(1969, 12, 31, 23, 59, 59, tzinfo=UTC)
+    assert moment(1, 999_999_999) == datetime(1970, 1, 1, 0, 0, 1, 999_999, tzinfo=UTC)
+    assert moment(-1, None) == datetime(1969, 12, 31, 23, 59, 59, tzinfo=UTC)
 
 
 @pytest.mark.parametrize("nanos", [-1, 1_000_000_000])
 def test_claimed_time_with_wrong_nanoseconds_is_none(nanos: int) -> None:
-    assert claimed_time(0, nanos) is None
+    assert moment(0, nanos) is None
 
 
 @given(st.integers(-(2**63), 2**63 - 1), st.integers(-(2**31), 2**31 - 1) | st.none())
 def test_claimed_time_is_total(seconds: int, nanos: int | None) -> None:
-    moment = claimed_time(seconds, nanos)
-    assert moment is None or moment.timestamp() >= seconds
+    found = moment(seconds, nanos)
+    assert found is None or found.timestamp() >= seconds
 
 
 @given(st.datetimes(), st.datetimes())
