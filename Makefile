@@ -16,7 +16,7 @@ FIND_PYTHON = for candidate in $(PYTHON) python3 python3.11 python3.12 python3.1
 	done; \
 	if [ -z "$${python:-}" ]; then echo "Python 3.11 or later is needed (on Debian and Ubuntu: apt-get install python3 python3-venv)" >&2; exit 1; fi
 
-.PHONY: help setup setup-runtime setup-hfc setup-judges demo demo-recorded test test-native test-quick check format lock lock-upgrade bench bench-sync bench-network clean
+.PHONY: help setup setup-runtime setup-hfc setup-judges demo demo-recorded test test-native test-quick record-chains check format lock lock-upgrade bench bench-sync bench-network clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -53,6 +53,9 @@ test-native: setup-judges ## the tests of networks, on real nodes of Fabric 3.1 
 
 test-quick: setup ## about a minute: pure functions, behaviour, recorded chains, hostile input
 	@$(PYTEST) -n $(WORKERS) --ignore $(JUDGES) $(wildcard $(QUICK))
+
+record-chains: setup ## record tests/vectors/kvr-* again, each on a network of real nodes; needs the programs of Fabric 3.1 and 2.5
+	@rm -rf build/vectors && $(BIN)/python -m tests.support.recorder build/vectors && rm -rf tests/vectors/kvr-* && mv build/vectors/kvr-* tests/vectors/
 
 check: setup ## format, lint, strict types, import contracts, pinned files in step
 	@failed=""; \

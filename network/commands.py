@@ -22,6 +22,7 @@ from network.creation import CreatedNetwork
 from network.errors import NetworkError
 from network.node_commands import node
 from network.operation import NetworkStatus, destroy, down, is_network, log_files, status, up
+from network.recording_command import record_command
 from network.running.interruption import interruptible
 from network.running.root import NetworkKind, NetworkRoot
 from network.topology.topology_file import shipped_topology
@@ -47,6 +48,7 @@ network.add_typer(chaincode, name="chaincode")
 network.add_typer(channel, name="channel")
 network.add_typer(node, name="node")
 network.add_typer(binaries, name="binaries")
+network.command("record")(record_command)
 
 Root = Annotated[
     Path,

@@ -14,6 +14,7 @@ NetworkError
 +- PortTakenError         a port of the network is used by another process
 +- ProcessStartError      a process could not be started, or ended before it was ready
 +- ReadinessError         the network did not become ready in time
++- RecordingError         a channel could not be recorded as one
 +- LedgerError            what a node of the embedded network keeps is damaged, or of another channel
    +- BlockNotHeldError   a peer that began with a snapshot does not have this block
 """
@@ -107,6 +108,12 @@ class ReadinessError(NetworkError):
 
     code = "not_ready"
     retryable = True
+
+
+class RecordingError(NetworkError):
+    """A channel could not be recorded: the folder is in use, or peers disagree. The text says where."""
+
+    code = "recording"
 
 
 class LedgerError(NetworkError):

@@ -7,7 +7,7 @@ import pytest
 from kvr_sync import errors
 from kvr_sync.jobs import SyncSettings, sync_once
 from tests.support.comparison import assert_tables_equal_oracle
-from tests.support.recorded_chain import CHAINS, RecordedChain, load_chain, write_records
+from tests.support.recorded_chain import ALL_CHAINS, RecordedChain, load_chain, write_records
 from tests.support.tables import query
 
 ROOT = Path(__file__).parents[2]
@@ -19,7 +19,7 @@ def mapping_of(chain: RecordedChain) -> Path:
     return SERVICE_WEEK if chain.name.endswith("week") else OUTCOMES
 
 
-@pytest.fixture(params=CHAINS)
+@pytest.fixture(params=ALL_CHAINS)
 def chain(request: pytest.FixtureRequest) -> RecordedChain:
     return load_chain(request.param)
 

@@ -18,7 +18,7 @@ from kvr_sync.source.block_file import open_block_file
 from kvr_sync.store.opening import open_store
 from kvr_sync.store.rows import Run as BlockRows
 from tests.support.comparison import assert_tables_equal_oracle
-from tests.support.recorded_chain import CHAINS, RecordedChain, change_block, load_chain, write_records
+from tests.support.recorded_chain import ALL_CHAINS, RecordedChain, change_block, load_chain, write_records
 from tests.support.tables import query
 
 ROOT = Path(__file__).parents[2]
@@ -68,7 +68,7 @@ class Run:
             return engine.run(on_progress=on_progress, should_stop=should_stop)
 
 
-@pytest.mark.parametrize("name", CHAINS)
+@pytest.mark.parametrize("name", ALL_CHAINS)
 def test_workers_give_the_same_tables_and_the_same_summary(name: str, database_url: str, tmp_path: Path) -> None:
     chain = load_chain(name)
     with_workers = Run(chain.path, database_url, mapping_of(chain))

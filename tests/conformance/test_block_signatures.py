@@ -11,9 +11,10 @@ from network.protocol.block import BlockHeader
 from network.protocol.block_signature import ChannelTrust, last_config_index
 from network.protocol.configuration import decode_config_envelope
 from network.protocol.errors import PolicyError, ProtocolError
-from tests.support.recorded_chain import load_chain
+from tests.support.recorded_chain import OWN_CHAINS, load_chain
 
 RAFT, BFT, SERVICE_WEEK = "fabric-3.1.5-raft", "fabric-3.1.5-bft", "fabric-3.1.5-service-week"
+OWN_RAFT, OWN_BFT, OWN_LTS = OWN_CHAINS
 
 
 class Recorded(NamedTuple):
@@ -56,7 +57,10 @@ def with_slot(block: Recorded, slot: common_pb2.Metadata) -> tuple[bytes, ...]:
     return (slot.SerializeToString(), *block.metadata[1:])
 
 
-@pytest.mark.parametrize(("name", "signers_per_block"), [(RAFT, 1), (SERVICE_WEEK, 1), (BFT, 3)])
+@pytest.mark.parametrize(
+    ("name", "signers_per_block"),
+    [(RAFT, 1), (SERVICE_WEEK, 1), (BFT, 3), (OWN_RAFT, 1), (OWN_BFT, 3), (OWN_LTS, 1)],
+)
 def test_every_recorded_signature_verifies(name: str, signers_per_block: int) -> None:
     blocks = chain(name)
 
@@ -67,7 +71,10 @@ def test_every_recorded_signature_verifies(name: str, signers_per_block: int) ->
     assert len({block.header.number for block in blocks}) == len(blocks) > 50
 
 
-@pytest.mark.parametrize(("name", "by_id"), [(RAFT, False), (SERVICE_WEEK, False), (BFT, True)])
+@pytest.mark.parametrize(
+    ("name", "by_id"),
+    [(RAFT, False), (SERVICE_WEEK, False), (BFT, True), (OWN_RAFT, False), (OWN_BFT, True), (OWN_LTS, False)],
+)
 def test_bft_names_signers_by_consenter_id_and_raft_by_certificate(name: str, by_id: bool) -> None:
     seen: Counter[int | None] = Counter()
 
@@ -77,7 +84,7 @@ def test_bft_names_signers_by_consenter_id_and_raft_by_certificate(name: str, by
     assert set(seen) == ({1, 2, 3, 4} if by_id else {None})
 
 
-@pytest.mark.parametrize("name", [RAFT, BFT, SERVICE_WEEK])
+@pytest.mark.parametrize("name", [RAFT, BFT, SERVICE_WEEK, *OWN_CHAINS])
 def test_last_config_index_follows_the_configuration_blocks(name: str) -> None:
     assert all(last_config_index(block.metadata) == block.last_config for block in chain(name))
 

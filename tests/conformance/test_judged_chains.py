@@ -21,9 +21,9 @@ from network.protocol.state import CONFIG_KEY
 from network.protocol.validation import BlockJudgement, judge_block, judge_genesis
 from network.protocol.validation_code import validation_code_name
 from tests.support.memory_state import MemoryState
-from tests.support.recorded_chain import CHAINS, RecordedChain, change_block, load_chain
+from tests.support.recorded_chain import ALL_CHAINS, RecordedChain, change_block, load_chain
 
-EXCEPTED: dict[str, dict[tuple[int, int], str]] = {chain: {} for chain in CHAINS}
+EXCEPTED: dict[str, dict[tuple[int, int], str]] = {chain: {} for chain in ALL_CHAINS}
 """Transactions that we judge otherwise than the peers did: by chain, block and position, with our code. None are."""
 
 
@@ -65,7 +65,7 @@ def judged(name: str) -> JudgedChain:
     return JudgedChain(tuple(judgements), tuple(commit_hashes), state)
 
 
-@pytest.fixture(params=CHAINS)
+@pytest.fixture(params=ALL_CHAINS)
 def chain(request: pytest.FixtureRequest) -> RecordedChain:
     return load_chain(request.param)
 

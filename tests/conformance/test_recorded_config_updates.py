@@ -19,9 +19,9 @@ from network.protocol.config_update import (
 )
 from network.protocol.configuration import decode_config_envelope
 from network.protocol.errors import ConfigUpdateError
-from tests.support.recorded_chain import load_chain
+from tests.support.recorded_chain import OWN_CHAINS, load_chain
 
-CHAINS_WITH_UPDATES = ("fabric-3.1.5-raft", "fabric-3.1.5-bft")
+CHAINS_WITH_UPDATES = ("fabric-3.1.5-raft", "fabric-3.1.5-bft", *OWN_CHAINS)
 CHANNEL = "consortium"
 
 
@@ -55,7 +55,7 @@ def all_updates() -> list[RecordedUpdate]:
 
 
 def test_the_chains_hold_updates_of_both_kinds_of_consensus() -> None:
-    assert [len(updates(chain)) for chain in CHAINS_WITH_UPDATES] == [2, 1]
+    assert [len(updates(chain)) for chain in CHAINS_WITH_UPDATES] == [2, 1, 8, 8, 8]
 
 
 @pytest.mark.parametrize("update", all_updates())

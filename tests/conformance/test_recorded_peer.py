@@ -17,7 +17,7 @@ from network.embedded.ledger.block_file import BlockFiles
 from network.embedded.ledger.peer_channel import PeerChannel
 from network.embedded.ledger.private_data import PrivatePart
 from network.errors import LedgerError
-from tests.support.recorded_chain import CHAINS, RecordedChain, load_chain
+from tests.support.recorded_chain import ALL_CHAINS, CHAINS, RecordedChain, load_chain
 from tests.support.recorded_commit import ordered, pull_from
 
 ENTERPRISE = "EnterpriseMSP"
@@ -36,7 +36,7 @@ def committed(chain: RecordedChain, folder: Path, count: int | None = None) -> P
     return channel
 
 
-@pytest.mark.parametrize("name", CHAINS)
+@pytest.mark.parametrize("name", ALL_CHAINS)
 def test_every_block_comes_out_as_the_real_peer_had_it(name: str, tmp_path: Path) -> None:
     chain = load_chain(name)
 
@@ -49,7 +49,7 @@ def test_every_block_comes_out_as_the_real_peer_had_it(name: str, tmp_path: Path
     channel.close()
 
 
-@pytest.mark.parametrize("name", CHAINS)
+@pytest.mark.parametrize("name", ALL_CHAINS)
 def test_public_state_is_what_the_real_peer_answered(name: str, tmp_path: Path) -> None:
     chain = load_chain(name)
 
@@ -70,7 +70,7 @@ def test_public_state_is_what_the_real_peer_answered(name: str, tmp_path: Path) 
     channel.close()
 
 
-@pytest.mark.parametrize("name", CHAINS)
+@pytest.mark.parametrize("name", ALL_CHAINS)
 def test_every_private_value_has_the_hash_and_version_of_its_key(name: str, tmp_path: Path) -> None:
     chain = load_chain(name)
 

@@ -133,15 +133,18 @@ def _apply(ledger: Ledger, block: int, tx: int, envelope: bytes, code: int) -> N
 def _action(payload: Any) -> tuple[Any, bytes | None]:
     try:
         transaction = transaction_pb2.Transaction.FromString(payload.data)
+        if len(transaction.actions) != 1:
+            return None, None
+        inner = transaction_pb2.ChaincodeActionPayload.FromString(transaction.actions[0].payload)
+        response = proposal_response_pb2.ProposalResponsePayload.FromString(inner.action.proposal_response_payload)
+        proposal = proposal_pb2.ChaincodeProposalPayload.FromString(inner.chaincode_proposal_payload)
+        call = chaincode_pb2.ChaincodeInvocationSpec.FromString(proposal.input).chaincode_spec.input
+        action = proposal_pb2.ChaincodeAction.FromString(response.extension)
+        rwset_pb2.TxReadWriteSet.FromString(action.results)
+        chaincode_event_pb2.ChaincodeEvent.FromString(action.events)
+        return action, call.args[0] if call.args else None
     except DecodeError:
         return None, None
-    if len(transaction.actions) != 1:
-        return None, None
-    inner = transaction_pb2.ChaincodeActionPayload.FromString(transaction.actions[0].payload)
-    response = proposal_response_pb2.ProposalResponsePayload.FromString(inner.action.proposal_response_payload)
-    proposal = proposal_pb2.ChaincodeProposalPayload.FromString(inner.chaincode_proposal_payload)
-    call = chaincode_pb2.ChaincodeInvocationSpec.FromString(proposal.input).chaincode_spec.input
-    return proposal_pb2.ChaincodeAction.FromString(response.extension), call.args[0] if call.args else None
 
 
 def _operations(results: bytes) -> list[tuple[Key, str, bytes | None]]:

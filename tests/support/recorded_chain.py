@@ -14,6 +14,10 @@ from fabric_protos.common import common_pb2
 
 VECTORS = Path(__file__).parents[1] / "vectors"
 CHAINS = ("fabric-3.1.5-raft", "fabric-3.1.5-bft", "fabric-3.1.5-service-week")
+"""Recorded by others."""
+OWN_CHAINS = ("kvr-3.1.5-raft", "kvr-3.1.5-bft", "kvr-2.5.16-raft")
+"""Recorded by `make record-chains`."""
+ALL_CHAINS = (*CHAINS, *OWN_CHAINS)
 
 
 @dataclass(frozen=True)

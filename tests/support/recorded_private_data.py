@@ -15,11 +15,8 @@ ORGANIZATIONS = ("Enterprise", "Customer", "Partner")
 @cache
 def read_private_sets(chain: str, organization: str) -> dict[int, dict[int, bytes]]:
     """Give, by block and transaction number, the private sets that an organisation's peer answered at the end."""
-    content = (
-        zstandard.ZstdDecompressor()
-        .stream_reader((VECTORS / chain / f"private-{organization}.zst").read_bytes())
-        .read()
-    )
+    (path,) = (VECTORS / chain).glob(f"private-{organization}*.zst")
+    content = zstandard.ZstdDecompressor().stream_reader(path.read_bytes()).read()
     found = {}
     position = 0
     while position < len(content):

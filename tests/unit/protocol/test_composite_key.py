@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from network.protocol.composite_key import encode_composite_key, split_composite_key
 from network.protocol.errors import CompositeKeyError
-from tests.support.recorded_chain import CHAINS, load_chain
+from tests.support.recorded_chain import ALL_CHAINS, CHAINS, load_chain
 
 PARTS = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\x00\U0010ffff"))
 
@@ -70,7 +70,7 @@ def test_rejects_parts_that_no_composite_key_can_have(part: str) -> None:
         encode_composite_key("type", ("good", part))
 
 
-@pytest.mark.parametrize("name", CHAINS)
+@pytest.mark.parametrize("name", ALL_CHAINS)
 def test_recorded_keys_split_exactly_when_they_begin_with_the_separator(name: str) -> None:
     keys = [base64.b64decode(key) for key in load_chain(name).expected["state_base64"]]
 
