@@ -7,7 +7,7 @@ import asyncio
 import os
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack, ExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from functools import partial
@@ -131,6 +131,7 @@ class JudgedNetwork:
                     await lifecycle.install(admin, package, definition.name)
                 chosen = "" if package is None else package_id(definition.name, package)
                 await _trying(partial(lifecycle.approve, _network(admin), msp_id, definition.name, wanted, chosen))
+                await self._level(admins.values())
             await _trying(lambda: lifecycle.commit(_network(admins[SERVICE]), definition.name, wanted))
         async with self.peers() as agents:
             for msp_id, agent in agents.items():
@@ -138,6 +139,12 @@ class JudgedNetwork:
                     await _trying(partial(agent.call, definition.name, definition.probe, channel_name=CHANNEL))
                 else:
                     await _trying(partial(_defined, _network(agent), definition.name))
+
+    async def _level(self, peers: Iterable[Endorser]) -> None:
+        """Wait until all peers have as many blocks: what is endorsed too early conflicts, and costs a block more."""
+        async with asyncio.timeout(READY_SECONDS):
+            while len({await peer.height(CHANNEL) for peer in peers}) > 1:
+                await asyncio.sleep(POLL_SECONDS)
 
     def _serve(self, definition: Definition) -> dict[str, bytes]:
         """Start one process for each program; give each organisation's package."""

@@ -1,9 +1,11 @@
 """Messages as plain data, every layer opened: dictionaries by field name, texts, numbers.
 
 Nothing is left out. Bytes that are known to hold a message are shown as it, and whether they are in its one form; other
-bytes as text where they are one, otherwise in hex behind "0x", beyond 512 bytes as their SHA-256.
+bytes as text where they are one, otherwise in hex behind "0x", or escaped where texts are among them; beyond 4096
+bytes as their SHA-256.
 """
 
+import re
 from collections.abc import Callable, Mapping
 from hashlib import sha256
 from typing import Any, Final
@@ -18,7 +20,6 @@ from fabric_protos.orderer.etcdraft import metadata_pb2
 from fabric_protos.peer import (
     chaincode_event_pb2,
     chaincode_pb2,
-    collection_pb2,
     policy_pb2,
     proposal_pb2,
     proposal_response_pb2,
@@ -27,7 +28,8 @@ from fabric_protos.peer import (
 from fabric_protos.peer import configuration_pb2 as peer_configuration_pb2
 from google.protobuf.message import DecodeError
 
-LONGEST: Final = 512
+LONGEST: Final = 4096
+_READABLE: Final = re.compile(rb"[ -~]{24}")
 _NANOSECONDS: Final = 1_000_000_000
 ENDORSER_TRANSACTION: Final = 3
 """The header type whose data is a Transaction."""
@@ -50,7 +52,6 @@ NESTED: Final[Mapping[str, Any]] = {
     "CollectionHashedReadWriteSet.hashed_rwset": kv_rwset_pb2.HashedRWSet,
     "CollectionPvtReadWriteSet.rwset": kv_rwset_pb2.KVRWSet,
     "MetadataSignature.signature_header": common_pb2.SignatureHeader,
-    "OrdererBlockMetadata.consenter_metadata": metadata_pb2.BlockMetadata,
     "ConfigSignature.signature_header": common_pb2.SignatureHeader,
     "ConfigUpdateEnvelope.config_update": configtx_pb2.ConfigUpdate,
     "MSPConfig.config": msp_config_pb2.FabricMSPConfig,
@@ -87,8 +88,16 @@ def shown(message: Any) -> Any:
     return _fields(message) if special is None else special(message)
 
 
+def parsed(content: bytes, kind: Any) -> Any:
+    """Give bytes that should be a message as that message; other bytes as bytes. Go writes maps in no order."""
+    try:
+        return shown(kind.FromString(content))
+    except DecodeError:
+        return shown_bytes(content)
+
+
 def opened(content: bytes, kind: Any) -> Any:
-    """Give bytes that should be a message as that message; other bytes as bytes."""
+    """As `parsed`, and tell of a message whose bytes are not in its one form."""
     try:
         message = kind.FromString(content)
     except DecodeError:
@@ -106,7 +115,11 @@ def shown_bytes(content: bytes) -> str:
         text = ""
     if content and all(char.isprintable() or char in "\n\t\0\U0010ffff" for char in text) and text:
         return text
-    return f"sha256 0x{sha256(content).hexdigest()}" if len(content) > LONGEST else f"0x{content.hex()}"
+    if len(content) > LONGEST:
+        return f"sha256 0x{sha256(content).hexdigest()}"
+    if _READABLE.search(content):
+        return "".join(chr(byte) if " " <= chr(byte) <= "~" else f"\\x{byte:02x}" for byte in content)
+    return f"0x{content.hex()}"
 
 
 def shown_block(block: Any) -> dict[str, Any]:
@@ -126,17 +139,27 @@ def _metadata(metadata: Any) -> dict[str, Any]:
     found = {
         "signatures": {
             **_fields(signatures),
-            "value": opened(signatures.value, common_pb2.OrdererBlockMetadata),
+            "value": _orderer_metadata(signatures.value),
         },
         "last config": slots[LAST_CONFIG].hex(),
         "codes": list(slots[FILTER]),
     }
     if len(slots) > ORDERER:
-        found["orderer"] = opened(slots[ORDERER], common_pb2.Metadata)
+        found["orderer"] = _raft_metadata(slots[ORDERER])
     if len(slots) > COMMIT_HASH:
         commit_hash = common_pb2.Metadata.FromString(slots[COMMIT_HASH])
         found["commit hash"] = {**_fields(commit_hash), "value": f"0x{commit_hash.value.hex()}"}
     return found | {"slots": len(slots)}
+
+
+def _orderer_metadata(content: bytes) -> Any:
+    message = common_pb2.OrdererBlockMetadata.FromString(content)
+    return {**_fields(message), "consenter_metadata": _raft_metadata(message.consenter_metadata)}
+
+
+def _raft_metadata(content: bytes) -> Any:
+    message = common_pb2.Metadata.FromString(content)
+    return {**_fields(message), "value": opened(message.value, metadata_pb2.BlockMetadata)}
 
 
 def _fields(message: Any) -> dict[str, Any]:
@@ -166,12 +189,10 @@ def _timestamp(message: Any) -> str:
 def _payload(message: Any) -> Any:
     header = common_pb2.ChannelHeader.FromString(message.header.channel_header)
     kinds: dict[int, Any] = {
-        ENDORSER_TRANSACTION: transaction_pb2.Transaction,
         1: configtx_pb2.ConfigEnvelope,
         2: configtx_pb2.ConfigUpdateEnvelope,
     }
-    kind = kinds.get(header.type)
-    data = shown_bytes(message.data) if kind is None else opened(message.data, kind)
+    data = opened(message.data, kinds.get(header.type, transaction_pb2.Transaction))
     return {"header": shown(message.header), "data": data}
 
 
@@ -180,6 +201,13 @@ def _channel_header(message: Any) -> Any:
     if message.type == ENDORSER_TRANSACTION:
         found["extension"] = opened(message.extension, proposal_pb2.ChaincodeHeaderExtension)
     return found
+
+
+def _addressed(message: Any) -> Any:
+    """Show host and port as other messages hold them."""
+    found = _fields(message)
+    host, port = found.pop("host", ""), found.pop("port", 0)
+    return {"address": f"{host}:{port}", **found}
 
 
 def _config_group(message: Any) -> Any:
@@ -205,12 +233,13 @@ def _principal(message: Any) -> Any:
 
 
 _SPECIAL: Final[Mapping[str, Callable[[Any], Any]]] = {
+    "AnchorPeer": _addressed,
     "Block": shown_block,
     "ChannelHeader": _channel_header,
     "ConfigGroup": _config_group,
+    "Consenter": _addressed,
     "MSPPrincipal": _principal,
     "Payload": _payload,
     "Policy": _policy,
     "Timestamp": _timestamp,
 }
-_ = collection_pb2

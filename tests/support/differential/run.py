@@ -20,7 +20,14 @@ from fabric_protos.gateway import gateway_pb2, gateway_pb2_grpc
 from fabric_protos.ledger.rwset import rwset_pb2
 from fabric_protos.ledger.rwset.kvrwset import kv_rwset_pb2
 from fabric_protos.orderer import ab_pb2, ab_pb2_grpc
-from fabric_protos.peer import events_pb2_grpc, peer_pb2_grpc, proposal_response_pb2, query_pb2, transaction_pb2
+from fabric_protos.peer import (
+    events_pb2_grpc,
+    peer_pb2_grpc,
+    proposal_pb2,
+    proposal_response_pb2,
+    query_pb2,
+    transaction_pb2,
+)
 from fabric_protos.peer.lifecycle import lifecycle_pb2
 
 from gateway.client.blocks import BlockStream
@@ -33,9 +40,10 @@ from network.protocol.errors import ProposalError
 from network.protocol.package import package_id
 from network.protocol.proposal import Proposal, decode_proposal, prepared_transaction
 from network.protocol.transaction import Endorsement
+from network.running.ports import LOOPBACK
 from tests.support.differential import changes
 from tests.support.differential.comparison import Own, Record
-from tests.support.differential.message import opened, shown, shown_bytes
+from tests.support.differential.message import opened, parsed, shown, shown_bytes
 from tests.support.differential.step import (
     Again,
     Approval,
@@ -71,6 +79,7 @@ from tests.support.tls_credential import TlsAuthority
 
 ORDERER: Final = "OrdererMSP"
 CALL_SECONDS: Final = 30
+SPOILT_BYTES: Final = 40
 PAYLOADS: Final[dict[tuple[str, bytes], Any]] = {
     ("qscc", b"GetChainInfo"): ledger_pb2.BlockchainInfo,
     ("qscc", b"GetBlockByNumber"): common_pb2.Block,
@@ -119,18 +128,26 @@ class Run:
 
     async def start(self) -> None:
         """Note what the network alone has, and where its chain stands."""
-        for file in sorted(self._network.created.credentials.path.rglob("*.pem")):
-            text = file.read_text()
-            if "CERTIFICATE" in text:
-                self.own.add("certificate", text, str(file.relative_to(self._network.created.credentials.path)))
-        for address, name in self._network.addresses.items():
+        created = self._network.created
+        for file in sorted(path for path in created.credentials.path.rglob("*") if path.is_file()):
+            text = file.read_bytes()
+            if text.startswith(b"-----BEGIN CERTIFICATE"):
+                self.own.add("certificate", text.decode(), str(file.relative_to(created.credentials.path)))
+        ports = {f"{LOOPBACK}:{port}": name for name, port in created.state.ports.items()}
+        for address, name in (ports | self._network.addresses).items():
             self.own.add("port", address, name)
         for chaincode, package in self._network.packages.items():
             self.own.add("id", sha256(package).hexdigest(), f"package of {chaincode}")
+            self.own.add("id", sha256(_spoilt(package)).hexdigest(), f"spoilt package of {chaincode}")
         for msp_id in ORGANIZATIONS:
             self._height = self._first = await self._height_at(msp_id)
-        block = await self._block(self._height - 1, SERVICE)
-        self._note_block(block, "the chain before")
+        self._note_block(await self._block(self._height - 1, SERVICE), "the chain before")
+        self._note_first(await self._block(0, SERVICE))
+
+    async def check_end(self) -> None:
+        """Check that no block came that no step accounts for."""
+        for msp_id in ORGANIZATIONS:
+            assert await self._height_at(msp_id) == self._height
 
     async def take(self, step: Step) -> Record:
         """Take a step; gives its record, not normalised."""
@@ -175,7 +192,7 @@ class Run:
                 return self._header_hashes[step]
             case Package(chaincode, spoilt):
                 package = self._network.packages[chaincode]
-                content = package[:-40] if spoilt else package
+                content = _spoilt(package) if spoilt else package
                 message = lifecycle_pb2.InstallChaincodeArgs(chaincode_install_package=content)
             case PackageId(kind, chaincode):
                 message = getattr(lifecycle_pb2, kind)(package_id=self._package_id(chaincode))
@@ -199,23 +216,26 @@ class Run:
         first = call.arguments[0] if call.arguments else b""
         kind = PAYLOADS.get((call.chaincode, first)) if isinstance(first, bytes) else None
         found = shown(answer)
+        if "interest" in found:
+            found["interest"]["chaincodes"] = sorted(found["interest"].get("chaincodes", ()), key=str)
         found["response"] = self._response(answer.response, kind)
         if answer.payload:
-            found["payload"] = self._response_payload(answer.payload, kind)
+            found["payload"] = self._response_payload(answer, kind)
         return found
 
     def _response(self, response: Any, kind: Any) -> Any:
         return {
             "status": response.status,
             "message": response.message,
-            "payload": opened(response.payload, kind) if kind and response.payload else shown_bytes(response.payload),
+            "payload": sorted_lists(parsed(response.payload, kind)) if kind else shown_bytes(response.payload),
         }
 
-    def _response_payload(self, content: bytes, kind: Any) -> Any:
-        found = opened(content, proposal_response_pb2.ProposalResponsePayload)
-        extension = found.get("extension") if isinstance(found, dict) else None
-        if isinstance(extension, dict) and "response" in extension and kind is not None:
-            extension["response"] = "(as answered)"
+    def _response_payload(self, answer: Any, kind: Any) -> Any:
+        """Give what was endorsed; the response in it, where it is the one answered with, is not shown twice."""
+        found = opened(answer.payload, proposal_response_pb2.ProposalResponsePayload)
+        payload = proposal_response_pb2.ProposalResponsePayload.FromString(answer.payload)
+        if kind is not None and proposal_pb2.ChaincodeAction.FromString(payload.extension).response == answer.response:
+            found["extension"]["response"] = "(as answered)"
         return found
 
     # --- transactions
@@ -290,7 +310,7 @@ class Run:
             "statuses": dict(zip(ORGANIZATIONS, found, strict=True)),
             "number": header.number,
             "block": first,
-            "another block": {msp_id: None if (it := shown(blocks[msp_id].block)) == first else it for msp_id in ORGANIZATIONS},
+            "another block": {msp_id: it for msp_id in ORGANIZATIONS if (it := shown(blocks[msp_id].block)) != first},
             "private data": {msp_id: self._private(it.private_data_map, name) for msp_id, it in blocks.items()},
         }
 
@@ -331,13 +351,22 @@ class Run:
         digest = header_hash(BlockHeader(block.header.number, block.header.previous_hash, block.header.data_hash))
         self.own.add("id", digest.hex(), f"header of {name}")
         self.own.add("id", sha256(b"".join(block.data.data)).hexdigest(), f"data of {name}")
-        slots = block.metadata.metadata
+        slots = [*block.metadata.metadata, b"", b""]
         for signature in common_pb2.Metadata.FromString(slots[0]).signatures:
             header = common_pb2.SignatureHeader.FromString(signature.signature_header)
             self.own.add("nonce", header.nonce.hex(), f"orderer of {name}")
         commit_hash = common_pb2.Metadata.FromString(slots[4]).value
         self.own.add("id", commit_hash.hex(), f"commit of {name}")
         return digest
+
+    def _note_first(self, found: Any) -> None:
+        self._note_block(found, "the first block")
+        header = common_pb2.Payload.FromString(common_pb2.Envelope.FromString(found.block.data.data[0]).payload).header
+        channel_header = shown(common_pb2.ChannelHeader.FromString(header.channel_header))
+        self.own.add("id", channel_header["tx_id"], "the first block")
+        self.own.add("time", channel_header["timestamp"], "the first block")
+        nonce = common_pb2.SignatureHeader.FromString(header.signature_header).nonce
+        self.own.add("nonce", nonce.hex(), "the first block")
 
     def _count_events(self, block: Any) -> None:
         for content, code in zip(block.data.data, block.metadata.metadata[2], strict=True):
@@ -486,6 +515,7 @@ async def records(network: JudgedNetwork, steps: Sequence[Step]) -> list[Record]
     """Take all steps; gives their records, normalised."""
     async with running(network) as run:
         found = [await run.take(step) for step in steps]
+        await run.check_end()
         return [run.own.normalised(record) for record in found]
 
 
@@ -501,6 +531,7 @@ async def _called(call: Awaitable[Any]) -> Any:
 
 def _refusal(error: CallError) -> Record:
     details = [detail._asdict() for detail in error.details]
+    details[1:] = sorted(details[1:], key=lambda it: it["msp_id"])  # its own peer first, the others in no order
     return {"code": error.grpc_code, "message": error.message, "details": details}
 
 
@@ -517,6 +548,11 @@ async def _told(call: Any, request: Any) -> Any:
         call.cancel()
 
 
+def _spoilt(package: bytes) -> bytes:
+    """Cut a package behind the end of its archive."""
+    return package[:-SPOILT_BYTES]
+
+
 def _tx_id(envelope: Any) -> str:
     header = common_pb2.Payload.FromString(envelope.payload).header
     return str(common_pb2.ChannelHeader.FromString(header.channel_header).tx_id)
@@ -530,6 +566,16 @@ def _event_chaincode(content: bytes) -> str:
         return str(action["events"]["chaincode_id"])
     except KeyError:
         return ""
+
+
+def sorted_lists(tree: Any) -> Any:
+    """Sort what a peer lists in no order."""
+    if not isinstance(tree, dict):
+        return tree
+    return {
+        key: sorted(value, key=str) if key in ("chaincode_definitions", "installed_chaincodes") else value
+        for key, value in tree.items()
+    }
 
 
 def opened_private(message: Any) -> Any:

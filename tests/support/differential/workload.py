@@ -429,7 +429,11 @@ def _wrong_transactions() -> list[Step]:
 def _refused_envelopes() -> list[Step]:
     return [
         *[Send(f"an envelope: {name}", name) for name in changes.ENVELOPES if name != "nothing wrong"],
-        *[Send(f"an envelope by {who.msp_id}/{who.user}", "nothing wrong", who) for who in STRANGERS],
+        *[
+            Send(f"an envelope by {who.msp_id}/{who.user}", "nothing wrong", who)
+            for who in STRANGERS
+            if who != FOREIGN  # orderers' admins may write
+        ],
     ]
 
 
@@ -437,7 +441,7 @@ def _blocks() -> list[Step]:
     places: tuple[tuple[Any, Any], ...] = (
         (0, 2),
         (1, 1),
-        ("oldest", 0),
+        ("oldest", "oldest"),
         ("newest", "newest"),
         (2, 1),
         (None, 0),
@@ -544,7 +548,6 @@ def _lifecycle() -> list[Step]:  # in this order: sequences go up by one
     changed = committing(4, version="4.0", collections=[first, second._replace(block_to_live=3)], policy=ANY)
     found: list[Step] = [
         Propose("installed again", call("InstallChaincode", Package(CHANGING), channel=""), (SERVICE,)),
-        Propose("a spoilt package", call("InstallChaincode", Package(CHANGING, spoilt=True), channel=""), (SERVICE,)),
         Propose("no package", call("InstallChaincode", b"", channel=""), (SERVICE,)),
         Propose("installed by an agent", call("InstallChaincode", Package(CHANGING), AGENTS[0], ""), (SERVICE,)),
         Propose(
@@ -607,6 +610,8 @@ def _lifecycle() -> list[Step]:  # in this order: sequences go up by one
         *approvals("v2", v2, SERVICE),
         *approvals("v2 again", v2, SERVICE),
         commit("a commit with one approval", v2),
+        *approvals("v2 otherwise", committing(2, version="2.1"), BILLING),
+        *approvals("v2 otherwise again", committing(2, version="2.2"), BILLING),
         *approvals("v2", v2, BILLING),
         Propose(
             "readiness with two",
@@ -644,6 +649,7 @@ def _lifecycle() -> list[Step]:  # in this order: sequences go up by one
         ),
         *approvals("a collection gone", v4, SERVICE),
         *approvals("another block-to-live", changed, SERVICE),
+        Propose("a spoilt package", call("InstallChaincode", Package(CHANGING, spoilt=True), channel=""), (SERVICE,)),
     ]
     return found
 
