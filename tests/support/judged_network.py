@@ -143,8 +143,10 @@ class JudgedNetwork:
     async def _level(self, peers: Iterable[Endorser]) -> None:
         """Wait until all peers have as many blocks: what is endorsed too early conflicts, and costs a block more."""
         async with asyncio.timeout(READY_SECONDS):
-            while len({await peer.height(CHANNEL) for peer in peers}) > 1:
+            heights = {await peer.height(CHANNEL) for peer in peers}
+            while len(heights) > 1:
                 await asyncio.sleep(POLL_SECONDS)
+                heights = {await peer.height(CHANNEL) for peer in peers}
 
     def _serve(self, definition: Definition) -> dict[str, bytes]:
         """Start one process for each program; give each organisation's package."""

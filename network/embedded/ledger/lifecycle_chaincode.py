@@ -349,7 +349,7 @@ def _hashes(simulation: Simulation, rules: ChannelRules) -> dict[str, Reader]:
 
 def _check_definition(name: str, definition: ChaincodeDefinition, simulation: Simulation, rules: ChannelRules) -> None:
     try:
-        check_name_and_version(name, definition.version)  # before anything is read
+        check_definition(name, definition, None, rules.msps)  # what is wrong in itself, before anything is read
         committed = read_definition(name, _public(simulation))
         if committed is None:
             # Real peers look among the chaincodes of Fabric 1 then, in vain, and all endorsers must read alike.

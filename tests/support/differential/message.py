@@ -113,13 +113,19 @@ def shown_bytes(content: bytes) -> str:
         text = content.decode()
     except UnicodeDecodeError:
         text = ""
-    if content and all(char.isprintable() or char in "\n\t\0\U0010ffff" for char in text) and text:
+    if text and not text.startswith(("0x", "sha256 ")) and all(map(_is_shown, text)):
         return text
     if len(content) > LONGEST:
         return f"sha256 0x{sha256(content).hexdigest()}"
     if _READABLE.search(content):
-        return "".join(chr(byte) if " " <= chr(byte) <= "~" else f"\\x{byte:02x}" for byte in content)
+        return "".join(
+            chr(byte) if " " <= chr(byte) <= "~" and byte != ord("\\") else f"\\x{byte:02x}" for byte in content
+        )
     return f"0x{content.hex()}"
+
+
+def _is_shown(char: str) -> bool:
+    return char != "\\" and (char.isprintable() or char in "\n\t\0\U0010ffff")
 
 
 def shown_block(block: Any) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import replace
 from functools import singledispatchmethod
 from hashlib import sha256
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import grpc
 from cryptography.hazmat.primitives.serialization import Encoding
@@ -120,6 +120,7 @@ class Run:
         self._height = 0
         self._first = 0
         self._events: dict[str, int] = {}
+        self.header_hash = b""
 
     @property
     def height(self) -> int:
@@ -217,7 +218,7 @@ class Run:
         kind = PAYLOADS.get((call.chaincode, first)) if isinstance(first, bytes) else None
         found = shown(answer)
         if "interest" in found:
-            found["interest"]["chaincodes"] = sorted(found["interest"].get("chaincodes", ()), key=str)
+            found["interest"] = _interest(found["interest"])
         found["response"] = self._response(answer.response, kind)
         if answer.payload:
             found["payload"] = self._response_payload(answer, kind)
@@ -303,7 +304,7 @@ class Run:
         header = blocks[SERVICE].block.header
         count = len(blocks[SERVICE].block.data.data)
         assert count == len(envelopes), f"{name}: the orderer cut a block of {count} instead of {len(envelopes)}"
-        self._header_hashes[name] = self._note_block(blocks[SERVICE], name)
+        self._header_hashes[name] = self.header_hash = self._note_block(blocks[SERVICE], name)
         self._count_events(blocks[SERVICE].block)
         first = shown(blocks[SERVICE].block)
         return {
@@ -443,7 +444,7 @@ class Run:
         return getattr(events_pb2_grpc.DeliverStub(self._channels[SERVICE].grpc), service)(timeout=CALL_SECONDS)
 
     @_take.register
-    async def _outlines(self, step: Outlines) -> Any:
+    async def _outlines(self, _: Outlines) -> Any:
         found = {}
         for msp_id in ORGANIZATIONS:
             request = signed_envelope(self._identity(Who(msp_id)), seek(self._first, self._height - 1))
@@ -511,12 +512,25 @@ async def running(network: JudgedNetwork) -> AsyncIterator[Run]:
         yield run
 
 
-async def records(network: JudgedNetwork, steps: Sequence[Step]) -> list[Record]:
-    """Take all steps; gives their records, normalised."""
+class Taken(NamedTuple):
+    """All steps taken on a network: their records as they came, what of them is its own, where its chain ended."""
+
+    records: list[Record]
+    own: Own
+    height: int
+    header_hash: str
+
+    def normalised(self) -> list[Record]:
+        """Give the records as they compare."""
+        return [self.own.normalised(record) for record in self.records]
+
+
+async def take(network: JudgedNetwork, steps: Sequence[Step]) -> Taken:
+    """Take all steps."""
     async with running(network) as run:
-        found = [await run.take(step) for step in steps]
+        records = [await run.take(step) for step in steps]
         await run.check_end()
-        return [run.own.normalised(record) for record in found]
+        return Taken(records, run.own, run.height, run.header_hash.hex())
 
 
 # --- what came of a call
@@ -551,6 +565,15 @@ async def _told(call: Any, request: Any) -> Any:
 def _spoilt(package: bytes) -> bytes:
     """Cut a package behind the end of its archive."""
     return package[:-SPOILT_BYTES]
+
+
+def _interest(tree: Record) -> Record:
+    """Sort an interest; a peer gives it in no order."""
+    parts = tree.get("chaincodes", ())
+    for part in parts:
+        for field in part.keys() & {"key_policies", "collection_names"}:
+            part[field] = sorted(part[field], key=str)
+    return {**tree, "chaincodes": sorted(parts, key=str)}
 
 
 def _tx_id(envelope: Any) -> str:

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from tests.support.judged_network import BILLING, CHANNEL, CUSTOMER, ORGANIZATIONS, SERVICE
+from tests.support.judged_network import BILLING, CHANNEL, ORGANIZATIONS, SERVICE
 
 JUDGE = "judge"
 
@@ -14,6 +14,9 @@ class Who(NamedTuple):
 
     msp_id: str
     user: str = "agent"
+
+
+AGENT = Who(SERVICE)
 
 
 class TransactionOf(NamedTuple):
@@ -58,7 +61,7 @@ class Call:
 
     arguments: tuple[Argument, ...]
     chaincode: str = JUDGE
-    who: Who = Who(SERVICE)
+    who: Who = AGENT
     transient: Mapping[str, bytes] = field(default_factory=dict)
     channel: str = CHANNEL
     change: str = ""
@@ -119,7 +122,7 @@ class Send:
 
     name: str
     change: str
-    who: Who = Who(SERVICE)
+    who: Who = AGENT
 
 
 Place = int | str | None
@@ -133,7 +136,7 @@ class Seek:
     service: str
     start: Place
     stop: Place
-    who: Who = Who(SERVICE)
+    who: Who = AGENT
     change: str = ""
     waits: bool = True
 
@@ -144,7 +147,7 @@ class Status:
 
     name: str
     tx_id: TransactionOf
-    who: Who = Who(SERVICE)
+    who: Who = AGENT
     channel: str = CHANNEL
 
 
@@ -164,5 +167,4 @@ class Events:
 
 
 Step = Propose | Order | Again | Through | Send | Seek | Status | Outlines | Events
-NON_MEMBER = CUSTOMER
 PAIR = (SERVICE, BILLING)

@@ -51,6 +51,8 @@ from tests.support.judged_network import (
 )
 from tests.support.judged_proposal import Operation, script
 
+BATCH_TIMEOUT: Final = "250ms"
+"""Long enough that what is ordered together goes into one block."""
 ON: Final = CHANNEL.encode()
 LIFECYCLE: Final = "_lifecycle"
 CHANGING: Final = "changing"
@@ -93,7 +95,7 @@ def definitions(judge: Program, service: Program) -> list[Definition]:
 
 def steps(seed: int, count: int) -> list[Step]:
     """Give so many steps; those that every run has come even if they are more."""
-    chance = Random(seed)
+    chance = Random(seed)  # noqa: S311  # a workload is no secret
     tour, closing = _tour(), _closing()
     workload = _Workload(chance)
     drawn = [workload.step() for _ in range(max(0, count - len(tour) - len(closing)))]
@@ -817,7 +819,8 @@ class _Workload:
         pick = self._chance
         key = self._key()
         owners = pick.choice(([CUSTOMER], [SERVICE], [CUSTOMER, SERVICE], [BILLING, CUSTOMER]))
-        operations = [["put", key, str(pick.randrange(1000))], ["set_policy", key, owners]][pick.randrange(2) :]
+        both: list[Operation] = [["put", key, str(pick.randrange(1000))], ["set_policy", key, owners]]
+        operations = both[pick.randrange(2) :]
         return Order(name, (Write(run(*operations), self._peers()),))
 
     def _conflict(self, name: str) -> Step:
