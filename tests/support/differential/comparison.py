@@ -25,7 +25,7 @@ class Shape(NamedTuple):
 
 
 REPLACED: Final = (
-    Shape("certificate", r"-----BEGIN CERTIFICATE-----[^-]+-----END CERTIFICATE-----\n?"),
+    Shape("certificate", r"-----BEGIN (?:CERTIFICATE|X509 CRL)-----[^-]+-----END (?:CERTIFICATE|X509 CRL)-----\n?"),
     Shape("id", r"(?<![0-9a-f])[0-9a-f]{64}(?![0-9a-f])"),  # and hashes of what holds an id, each known exactly
     Shape("nonce", r"(?<![0-9a-f])[0-9a-f]{48}(?![0-9a-f])"),
     Shape("time", r"(?<!\d)\d{19}(?!\d)"),  # claimed by a proposal, in nanoseconds

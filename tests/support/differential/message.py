@@ -2,7 +2,7 @@
 
 Nothing is left out. Bytes that are known to hold a message are shown as it, and whether they are in its one form; other
 bytes as text where they are one, otherwise in hex behind "0x", or escaped where texts are among them; beyond 4096
-bytes as their SHA-256.
+bytes, texts beyond 100,000, as their SHA-256.
 """
 
 import re
@@ -29,6 +29,7 @@ from fabric_protos.peer import configuration_pb2 as peer_configuration_pb2
 from google.protobuf.message import DecodeError
 
 LONGEST: Final = 4096
+LONGEST_TEXT: Final = 100_000
 _READABLE: Final = re.compile(rb"[ -~]{24}")
 _NANOSECONDS: Final = 1_000_000_000
 ENDORSER_TRANSACTION: Final = 3
@@ -113,7 +114,8 @@ def shown_bytes(content: bytes) -> str:
         text = content.decode()
     except UnicodeDecodeError:
         text = ""
-    if text and not text.startswith(("0x", "sha256 ")) and all(map(_is_shown, text)):
+    is_short = len(content) <= LONGEST_TEXT
+    if text and is_short and not text.startswith(("0x", "sha256 ")) and all(map(_is_shown, text)):
         return text
     if len(content) > LONGEST:
         return f"sha256 0x{sha256(content).hexdigest()}"
@@ -198,7 +200,10 @@ def _payload(message: Any) -> Any:
         1: configtx_pb2.ConfigEnvelope,
         2: configtx_pb2.ConfigUpdateEnvelope,
     }
-    data = opened(message.data, kinds.get(header.type, transaction_pb2.Transaction))
+    if (kind := kinds.get(header.type)) is not None:
+        data = parsed(message.data, kind)
+    else:
+        data = opened(message.data, transaction_pb2.Transaction)
     return {"header": shown(message.header), "data": data}
 
 

@@ -5,10 +5,12 @@ steps meet the same heights on every network.
 """
 
 import asyncio
+import secrets
 import time
 from collections.abc import AsyncIterator, Awaitable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import replace
+from datetime import UTC, datetime
 from functools import singledispatchmethod
 from hashlib import sha256
 from typing import Any, Final, NamedTuple
@@ -34,21 +36,28 @@ from gateway.client.blocks import BlockStream
 from gateway.client.call import call_error
 from gateway.client.channel import NodeChannel
 from gateway.client.errors import CallError
+from gateway.client.gateway import Gateway
 from gateway.client.identity import SigningIdentity
+from network.channel.submission import FetchedConfiguration, fetch_configuration
+from network.channel.update_file import sign_update, update_envelope
 from network.protocol.block import BlockHeader, header_hash
+from network.protocol.config_update import SignedUpdate
 from network.protocol.errors import ProposalError
 from network.protocol.package import package_id
 from network.protocol.proposal import Proposal, decode_proposal, prepared_transaction
 from network.protocol.transaction import Endorsement
 from network.running.ports import LOOPBACK
+from tests.support.authority import authority, revocation_list
 from tests.support.differential import changes
 from tests.support.differential.comparison import Own, Record
+from tests.support.differential.configuration import UPDATES
 from tests.support.differential.message import opened, parsed, shown, shown_bytes
 from tests.support.differential.step import (
     Again,
     Approval,
     Argument,
     Call,
+    Configure,
     Events,
     HeaderHashOf,
     Order,
@@ -66,7 +75,7 @@ from tests.support.differential.step import (
     Write,
 )
 from tests.support.expiring_identity import expiring_identity, whole_second
-from tests.support.judged_network import CHANNEL, ORGANIZATIONS, SERVICE, JudgedNetwork
+from tests.support.judged_network import CHANNEL, ORGANIZATIONS, POLL_SECONDS, SERVICE, JudgedNetwork
 from tests.support.service_request import (
     ENDORSER_TRANSACTION,
     ProposalSpec,
@@ -80,6 +89,8 @@ from tests.support.tls_credential import TlsAuthority
 ORDERER: Final = "OrdererMSP"
 CALL_SECONDS: Final = 30
 SPOILT_BYTES: Final = 40
+DAY_SECONDS: Final = 24 * 60 * 60
+CONFIGURATION: Final = 1
 PAYLOADS: Final[dict[tuple[str, bytes], Any]] = {
     ("qscc", b"GetChainInfo"): ledger_pb2.BlockchainInfo,
     ("qscc", b"GetBlockByNumber"): common_pb2.Block,
@@ -120,6 +131,7 @@ class Run:
         self._height = 0
         self._first = 0
         self._events: dict[str, int] = {}
+        self._revoked = b""
         self.header_hash = b""
 
     @property
@@ -143,7 +155,7 @@ class Run:
         for msp_id in ORGANIZATIONS:
             self._height = self._first = await self._height_at(msp_id)
         self._note_block(await self._block(self._height - 1, SERVICE), "the chain before")
-        self._note_first(await self._block(0, SERVICE))
+        self._note_block(await self._block(0, SERVICE), "the first block")
 
     async def check_end(self) -> None:
         """Check that no block came that no step accounts for."""
@@ -276,40 +288,44 @@ class Run:
         if not envelopes:
             return {"ordered": []}
         self._envelopes[name] = envelopes[0]
-        statuses = []
-        taken = []
+        answers = await self._broadcast(envelopes)
+        statuses = [shown(answer) for answer in answers]
+        taken = [it for it, answer in zip(envelopes, answers, strict=False) if answer.status == common_pb2.SUCCESS]
+        if not taken:
+            return {"ordered": statuses}
+        return {"ordered": statuses, **await self._committed(name, taken)}
+
+    async def _broadcast(self, envelopes: Sequence[Any]) -> list[Any]:
+        """Send envelopes one after the other; gives the answers, the last of which may be a refusal."""
+        answers: list[Any] = []
         call = ab_pb2_grpc.AtomicBroadcastStub(self._channels[ORDERER].grpc).Broadcast(timeout=CALL_SECONDS)
         try:
             for envelope in envelopes:
                 await call.write(envelope)
-            for envelope in envelopes:
-                answer = await call.read()
-                if answer is grpc.aio.EOF:
-                    break
-                statuses.append(shown(answer))
-                if answer.status == common_pb2.SUCCESS:
-                    taken.append(envelope)
+            while len(answers) < len(envelopes) and (answer := await call.read()) is not grpc.aio.EOF:
+                answers.append(answer)
         finally:
             call.cancel()
-        if not taken:
-            return {"ordered": statuses}
-        return {"ordered": statuses, **await self._committed(name, taken)}
+        return answers
 
     async def _committed(self, name: str, envelopes: Sequence[Any]) -> Any:
         tx_ids = [_tx_id(envelope) for envelope in envelopes]
         self._tx_ids[name] = tx_ids[0]
         found = await asyncio.gather(*[self._status(msp_id, tx_ids[-1], SERVICE) for msp_id in ORGANIZATIONS])
         number, self._height = self._height, self._height + 1
-        blocks = {msp_id: await self._block(number, msp_id) for msp_id in ORGANIZATIONS}
-        header = blocks[SERVICE].block.header
-        count = len(blocks[SERVICE].block.data.data)
+        blocks = await self._blocks(name, number)
+        count = len(blocks["block"]["data"])
         assert count == len(envelopes), f"{name}: the orderer cut a block of {count} instead of {len(envelopes)}"
+        return {"statuses": dict(zip(ORGANIZATIONS, found, strict=True)), **blocks}
+
+    async def _blocks(self, name: str, number: int) -> Any:
+        """Give the block of a number, and where a peer has another one."""
+        blocks = {msp_id: await self._block(number, msp_id) for msp_id in ORGANIZATIONS}
         self._header_hashes[name] = self.header_hash = self._note_block(blocks[SERVICE], name)
         self._count_events(blocks[SERVICE].block)
         first = shown(blocks[SERVICE].block)
         return {
-            "statuses": dict(zip(ORGANIZATIONS, found, strict=True)),
-            "number": header.number,
+            "number": blocks[SERVICE].block.header.number,
             "block": first,
             "another block": {msp_id: it for msp_id in ORGANIZATIONS if (it := shown(blocks[msp_id].block)) != first},
             "private data": {msp_id: self._private(it.private_data_map, name) for msp_id, it in blocks.items()},
@@ -356,18 +372,22 @@ class Run:
         for signature in common_pb2.Metadata.FromString(slots[0]).signatures:
             header = common_pb2.SignatureHeader.FromString(signature.signature_header)
             self.own.add("nonce", header.nonce.hex(), f"orderer of {name}")
+        for content in block.data.data:
+            self._note_configuration(content, name)
         commit_hash = common_pb2.Metadata.FromString(slots[4]).value
         self.own.add("id", commit_hash.hex(), f"commit of {name}")
         return digest
 
-    def _note_first(self, found: Any) -> None:
-        self._note_block(found, "the first block")
-        header = common_pb2.Payload.FromString(common_pb2.Envelope.FromString(found.block.data.data[0]).payload).header
+    def _note_configuration(self, content: bytes, name: str) -> None:
+        """Note what whoever made a configuration block made up: an orderer, or the network's maker."""
+        header = common_pb2.Payload.FromString(common_pb2.Envelope.FromString(content).payload).header
         channel_header = shown(common_pb2.ChannelHeader.FromString(header.channel_header))
-        self.own.add("id", channel_header["tx_id"], "the first block")
-        self.own.add("time", channel_header["timestamp"], "the first block")
+        if channel_header["type"] != CONFIGURATION:
+            return
+        self.own.add("id", channel_header.get("tx_id", ""), name)
+        self.own.add("time", channel_header["timestamp"], name)
         nonce = common_pb2.SignatureHeader.FromString(header.signature_header).nonce
-        self.own.add("nonce", nonce.hex(), "the first block")
+        self.own.add("nonce", nonce.hex(), name)
 
     def _count_events(self, block: Any) -> None:
         for content, code in zip(block.data.data, block.metadata.metadata[2], strict=True):
@@ -418,6 +438,52 @@ class Run:
             return {**found, "submitted": _refusal(answer)}
         committed = await self._committed(step.name, [envelope])
         return {**found, "submitted": shown(answer), **committed, "block": without_endorsers(committed["block"])}
+
+    # --- configurations
+
+    @_take.register
+    async def _configure(self, step: Configure) -> Any:
+        before = await self._configuration(SERVICE)
+        root, revocations = before.configuration.root, self._revocations()
+        content = UPDATES[step.update](root, step.number, revocations)
+        signed = SignedUpdate(content, ())
+        for number, signer in enumerate(step.signers):
+            signed = sign_update(signed, self._identity(signer), self._nonce(f"signature {number} of {step.name}"))
+        now = datetime.fromtimestamp(int(time.time()), UTC)
+        self.own.add("time", str(int(now.timestamp()) * 10**9), step.name)
+        envelope = update_envelope(CHANNEL, signed, self._identity(step.who), self._nonce(step.name), now)
+        self._envelopes[step.name] = envelope
+        answers = await self._broadcast([envelope])
+        found = {"ordered": [shown(answer) for answer in answers]}
+        if [answer.status for answer in answers] != [common_pb2.SUCCESS]:
+            return found
+        number, self._height = self._height, self._height + 1
+        async with asyncio.timeout(CALL_SECONDS):
+            waiting = list(ORGANIZATIONS)
+            while waiting:
+                waiting = [it for it in waiting if (await self._configuration(it)).block_number < number]
+                await asyncio.sleep(POLL_SECONDS if waiting else 0)
+        return {**found, **await self._blocks(step.name, number)}
+
+    async def _configuration(self, msp_id: str) -> FetchedConfiguration:
+        identity = self._identity(Who(msp_id, "admin"))
+        return await fetch_configuration(Gateway(identity, self._channels[msp_id]).network(CHANNEL))
+
+    def _nonce(self, name: str) -> bytes:
+        nonce = secrets.token_bytes(24)
+        self.own.add("nonce", nonce.hex(), name)
+        return nonce
+
+    def _revocations(self) -> bytes:
+        """Make the list that names the user `revoked`, once."""
+        if not self._revoked:
+            authority_file = self._network.created.credentials.ca_certificate(SERVICE)
+            serial = self._identity(Who(SERVICE, "revoked")).certificate.serial_number
+            self._revoked = revocation_list(
+                authority(authority_file), [serial], datetime.fromtimestamp(time.time(), UTC)
+            )
+            self.own.add("certificate", self._revoked.decode(), "revocations")
+        return self._revoked
 
     # --- orderers, and blocks
 
@@ -493,6 +559,8 @@ class Run:
     def _made(self, who: Who) -> SigningIdentity:
         if who.user == "expired":
             return expiring_identity(self._network.created, who.msp_id, whole_second(-2))
+        if who.user == "revoked":
+            return expiring_identity(self._network.created, who.msp_id, whole_second(DAY_SECONDS))
         if who.user in ("stranger", "nobody"):
             credential = TlsAuthority("strangers").issue(who.user)
             return SigningIdentity.from_pem(who.msp_id, credential.certificate, credential.key)

@@ -125,6 +125,17 @@ class Send:
     who: Who = AGENT
 
 
+@dataclass(frozen=True)
+class Configure:
+    """An update of the channel's configuration, by name (`configuration.UPDATES`), signed and handed to an orderer."""
+
+    name: str
+    update: str
+    signers: tuple[Who, ...]
+    number: int = 0
+    who: Who = Who(SERVICE, "admin")  # noqa: RUF009  # frozen
+
+
 Place = int | str | None
 
 
@@ -166,5 +177,5 @@ class Events:
     chaincode: str
 
 
-Step = Propose | Order | Again | Through | Send | Seek | Status | Outlines | Events
+Step = Propose | Order | Again | Through | Send | Configure | Seek | Status | Outlines | Events
 PAIR = (SERVICE, BILLING)

@@ -23,6 +23,7 @@ from tests.support.differential.step import (
     Approval,
     Argument,
     Call,
+    Configure,
     Events,
     HeaderHashOf,
     Order,
@@ -64,6 +65,7 @@ AUDITOR: Final = Who("AuditorMSP", "auditor")
 FOREIGN: Final = Who("OrdererMSP", "admin")
 EXPIRED: Final = Who(SERVICE, "expired")
 STRANGER: Final = Who(SERVICE, "stranger")
+REVOKED: Final = Who(SERVICE, "revoked")
 NOBODY: Final = Who("NoMSP", "nobody")
 STRANGERS: Final = (AUDITOR, FOREIGN, EXPIRED, STRANGER, NOBODY)
 DELIVER: Final = ("Deliver", "DeliverFiltered", "DeliverWithPrivateData", "orderer")
@@ -175,6 +177,7 @@ def _tour() -> list[Step]:
         *_system_chaincodes(),
         *_lifecycle(),
         *_gateway(),
+        *_configuration(),
     ]
     return found
 
@@ -703,6 +706,52 @@ def _gateway() -> list[Step]:
     ]
 
 
+def _configuration() -> list[Step]:
+    orderers = (FOREIGN,)
+    admins = tuple(Who(msp_id, "admin") for msp_id in ORGANIZATIONS)
+    two = admins[1:]
+    reading = ["get", "key00"]
+    return [
+        Configure("blocks of twenty", "messages", orderers, 20),
+        Again("blocks of twenty again", "blocks of twenty"),
+        Configure("blocks of thirty by admins of applications", "messages", admins, 30),
+        Configure("blocks of thirty by nobody", "messages", (), 30),
+        Configure("blocks of thirty by strangers", "messages", (STRANGER, EXPIRED, NOBODY), 30),
+        Configure("smaller transactions", "bytes", orderers, 3_000_000),
+        Order("a large transaction", (Write(run(["put", "large", "x" * 1_600_000])),)),
+        Configure("proposals for writers, by one", "writers propose", admins[:1]),
+        Configure("proposals for writers, by agents", "writers propose", AGENTS),
+        Configure("proposals for writers, sent by an auditor", "writers propose", two, who=AUDITOR),
+        Configure("proposals for writers", "writers propose", two),
+        Propose("a reader's proposal", run(reading, who=AUDITOR)),
+        Propose("a writer's proposal", run(reading)),
+        Through("a reader's evaluation", run(reading, who=AUDITOR)),
+        Configure("proposals for readers", "readers propose", two),
+        Propose("a reader's proposal again", run(reading, who=AUDITOR)),
+        Configure("proposals for nobody", "an acl to nowhere", two),
+        Propose("nobody's proposal", run(reading)),
+        Configure("proposals for readers once more", "readers propose", two),
+        Configure("one endorses", "one endorses", two),
+        Configure("two endorse", "two endorse", two),
+        Configure("another policy", "another policy", two),
+        Configure("no other policy", "no other policy", two),
+        Propose("before it is revoked", run(reading, who=REVOKED)),
+        Order("written before it is revoked", (Write(run(["put", "revoked", "1"], who=REVOKED)),)),
+        Configure("revocations by another organisation", "revocations", admins[1:2]),
+        Configure("revocations", "revocations", admins[:1]),
+        Propose("by who is revoked", run(reading, who=REVOKED)),
+        Send("an envelope by who is revoked", "nothing wrong", REVOKED),
+        Through("evaluated by who is revoked", run(reading, who=REVOKED)),
+        Status("how it stands, to who is revoked", TransactionOf("rows"), REVOKED),
+        *[Seek(f"{name}: by who is revoked", name, 0, 0, REVOKED) for name in DELIVER],
+        *[
+            Configure(f"an update: {name}", name, orderers, 40)
+            for name in ("another consensus", "another channel", "no change", "another version", "garbage")
+        ],
+        Propose("the configuration afterwards", system("cscc", b"GetConfigBlock", ON)),
+    ]
+
+
 # --- random steps
 
 
@@ -727,6 +776,7 @@ class _Workload:
             (4, self._sought),
             (3, self._sent),
             (4, self._service),
+            (1, self._configured),
         )
 
     def step(self) -> Step:
@@ -876,6 +926,10 @@ class _Workload:
     def _sent(self, name: str) -> Step:
         change = self._chance.choice([name for name in changes.ENVELOPES if name not in ("nothing wrong", "too large")])
         return Send(name, change, self._chance.choice(AGENTS))
+
+    def _configured(self, name: str) -> Step:
+        signers = self._chance.choice(((FOREIGN,), (FOREIGN,), AGENTS, ()))
+        return Configure(name, "messages", signers, 41 + self._number)
 
     def _service(self, name: str) -> Step:
         pick = self._chance
