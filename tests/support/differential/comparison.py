@@ -114,6 +114,11 @@ KNOWN: Final[tuple[Known, ...]] = (
         },
     ),
     Known(
+        "an update: another consensus",
+        "a configuration update to a consensus type that no orderer has",
+        {"/found/ordered (length)": (r"\[\{'status': 400, 'info': '.* not in maintenance mode'\}\]", r"\[\]")},
+    ),
+    Known(
         "a spoilt package",
         "InstallChaincode",
         {

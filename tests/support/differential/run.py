@@ -10,7 +10,7 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from functools import singledispatchmethod
 from hashlib import sha256
 from typing import Any, Final, NamedTuple
@@ -385,7 +385,7 @@ class Run:
         if channel_header["type"] != CONFIGURATION:
             return
         self.own.add("id", channel_header.get("tx_id", ""), name)
-        self.own.add("time", channel_header["timestamp"], name)
+        self.own.add("time", channel_header["timestamp"], "a configuration")  # whole seconds: several may share one
         nonce = common_pb2.SignatureHeader.FromString(header.signature_header).nonce
         self.own.add("nonce", nonce.hex(), name)
 
@@ -449,8 +449,9 @@ class Run:
         signed = SignedUpdate(content, ())
         for number, signer in enumerate(step.signers):
             signed = sign_update(signed, self._identity(signer), self._nonce(f"signature {number} of {step.name}"))
-        now = datetime.fromtimestamp(int(time.time()), UTC)
-        self.own.add("time", str(int(now.timestamp()) * 10**9), step.name)
+        microseconds = time.time_ns() // 1000
+        now = datetime.fromtimestamp(0, UTC) + timedelta(microseconds=microseconds)
+        self.own.add("time", str(microseconds * 1000), step.name)
         envelope = update_envelope(CHANNEL, signed, self._identity(step.who), self._nonce(step.name), now)
         self._envelopes[step.name] = envelope
         answers = await self._broadcast([envelope])
