@@ -433,11 +433,13 @@ class Run:
             transaction_id=_tx_id(envelope), channel_id=step.call.channel, prepared_transaction=envelope
         )
         answer = await _called(stub.Submit(submitting, timeout=CALL_SECONDS))
-        found = {"prepared": without_endorsers(opened(payload, common_pb2.Payload))}
+        are_named = bool(step.organizations)
+        found = {"prepared": without_choice(opened(payload, common_pb2.Payload), are_named=are_named)}
         if isinstance(answer, CallError):
             return {**found, "submitted": _refusal(answer)}
         committed = await self._committed(step.name, [envelope])
-        return {**found, "submitted": shown(answer), **committed, "block": without_endorsers(committed["block"])}
+        block = without_choice(committed["block"], are_named=are_named)
+        return {**found, "submitted": shown(answer), **committed, "block": block}
 
     # --- configurations
 
@@ -676,10 +678,13 @@ def opened_private(message: Any) -> Any:
     return shown(message)
 
 
-def without_endorsers(tree: Any) -> Any:
-    """Leave out who endorsed: a gateway chooses among those who satisfy a policy."""
-    if isinstance(tree, dict):
-        return {key: without_endorsers(value) for key, value in tree.items() if key != "endorsements"}
+def without_choice(tree: Any, *, are_named: bool) -> Any:
+    """Leave out who endorsed, as a gateway chooses; of those it was told, leave out the order alone."""
     if isinstance(tree, list):
-        return [without_endorsers(value) for value in tree]
-    return tree
+        return [without_choice(value, are_named=are_named) for value in tree]
+    if not isinstance(tree, dict):
+        return tree
+    found = {key: without_choice(value, are_named=are_named) for key, value in tree.items() if key != "endorsements"}
+    if are_named and "endorsements" in tree:
+        found["endorsements"] = sorted(tree["endorsements"], key=lambda it: str(it["endorser"]["mspid"]))
+    return found
