@@ -56,6 +56,7 @@ def own() -> Own:
     found.add("id", ID, "a step")
     found.add("port", "127.0.0.1:7051", "a peer")
     found.add("time", "1700000000000000001", "a step")
+    found.add("size", "20", "an envelope")
     return found
 
 
@@ -72,6 +73,9 @@ def own() -> Own:
         ("[1700000000000000002]", "[1700000000000000002]"),
         ("at 2026-01-02T03:04:05Z", "at (time)"),
         ("proto:\N{NO-BREAK SPACE}none", "proto: none"),
+        ("message payload is 20 bytes", "message payload is (size of an envelope) bytes"),
+        ("message payload is 21 bytes", "message payload is 21 bytes"),
+        ("20 bytes", "20 bytes"),
         ("0x3045", "0x3045"),
     ],
 )

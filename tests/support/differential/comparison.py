@@ -31,6 +31,7 @@ REPLACED: Final = (
     Shape("time", r"(?<!\d)\d{19}(?!\d)"),  # claimed by a proposal, in nanoseconds
     Shape("time", r"\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\d(\.\d+)?( ?[+-]\d\d:?\d\d| UTC|Z)?", is_known=False),
     Shape("port", r"127\.0\.0\.1:\d+"),
+    Shape("size", r"(?<=payload is )\d+(?= bytes)"),  # of an envelope: certificates and signatures differ in length
     # Go's protobuf writes one of two spaces, by the build of a program, so that nobody compares its words.
     Shape("space", "\N{NO-BREAK SPACE}", is_known=False),
 )

@@ -298,6 +298,8 @@ class Run:
     async def _broadcast(self, envelopes: Sequence[Any]) -> list[Any]:
         """Send envelopes one after the other; gives the answers, the last of which may be a refusal."""
         answers: list[Any] = []
+        for envelope in envelopes:
+            self._note_size(envelope)
         call = ab_pb2_grpc.AtomicBroadcastStub(self._channels[ORDERER].grpc).Broadcast(timeout=CALL_SECONDS)
         try:
             for envelope in envelopes:
@@ -307,6 +309,9 @@ class Run:
         finally:
             call.cancel()
         return answers
+
+    def _note_size(self, envelope: Any) -> None:
+        self.own.add("size", str(len(envelope.payload) + len(envelope.signature)), "an envelope")
 
     async def _committed(self, name: str, envelopes: Sequence[Any]) -> Any:
         tx_ids = [_tx_id(envelope) for envelope in envelopes]
@@ -494,6 +499,7 @@ class Run:
     async def _send(self, step: Send) -> Any:
         fields = {"data": b"content", "kind": ENDORSER_TRANSACTION, **changes.ENVELOPES[step.change]}
         envelope = signed_envelope(self._identity(step.who), **fields)
+        self._note_size(envelope)
         call = ab_pb2_grpc.AtomicBroadcastStub(self._channels[ORDERER].grpc).Broadcast(timeout=CALL_SECONDS)
         return await _told(call, envelope)
 
