@@ -81,52 +81,43 @@ def test_both_networks_come_to_the_same() -> None:
 
 
 def test_whatever_else_is_altered_is_a_difference() -> None:
-    """Every value of every record, each in a record of its own."""
+    """Every value of every record, each in a record of its own; one that stands in many places once."""
     found = taken(NetworkName.EMBEDDED)
+    values = {
+        (field, type(holder[key]), holder[key]) for record in found.records for holder, key, field in leaves_of(record)
+    }
     unseen = []
-    count = 0
-    for record in found.records:
-        for holder, key, field in leaves_of(record, ""):
-            right = [found.own.normalised({"step": record["step"], field: holder[key]})]
-            for other in alterations(holder[key], field):
-                altered = [found.own.normalised({"step": record["step"], field: other})]
-                count += 1
-                if not unexplained(differences(right, altered), known=()):
-                    unseen.append((record["step"], field, holder[key], other))
+    for field, _, value in values:
+        right = [found.own.normalised({"step": "one", field: value})]
+        for other in alterations(value, field):
+            if other in found.own:  # orderers stamp whole seconds, which only the network tells apart
+                continue
+            altered = [found.own.normalised({"step": "one", field: other})]
+            if not unexplained(differences(right, altered), known=()):
+                unseen.append((field, value, other))
 
     assert not unseen
-    assert count > len(found.records) * 20
+    assert len(values) > len(found.records) * 3
 
 
-def test_an_altered_value_is_a_difference_wherever_it_stands() -> None:
+def test_an_altered_or_missing_value_is_a_difference_wherever_it_stands() -> None:
     """One value of each record, in the whole record."""
     found = taken(NetworkName.EMBEDDED)
     chance = Random(SEED)  # noqa: S311  # chooses values
     for record in found.records:
         right = [found.own.normalised(record)]
-        holder, key, field = chance.choice([it for it in leaves_of(record, "") if it[2] not in SIGNATURES])
+        holder, key, field = chance.choice([it for it in leaves_of(record) if it[2] not in SIGNATURES])
         value = holder[key]
         for other in alterations(value, field):
             holder[key] = other
 
             assert unexplained(differences(right, [found.own.normalised(record)]), known=())
+        if holder is not record:
+            holder.pop(key)
+
+            assert unexplained(differences(right, [found.own.normalised(record)]), known=())
+            put_back(holder, key, value)
         holder[key] = value
-
-
-def test_whatever_is_missing_is_a_difference() -> None:
-    found = taken(NetworkName.EMBEDDED)
-    unseen = []
-    for record in found.records[::5]:
-        right = [found.own.normalised(record)]
-        for holder in branches_of(record["found"]):
-            for key in list(holder) if isinstance(holder, dict) else range(len(holder)):
-                value = holder.pop(key)
-                if not unexplained(differences(right, [found.own.normalised(record)]), known=()):
-                    unseen.append((record["step"], key, value))
-                put_back(holder, key, value)
-                break
-
-    assert not unseen
 
 
 def put_back(holder: Any, key: Any, value: Any) -> None:
@@ -136,7 +127,7 @@ def put_back(holder: Any, key: Any, value: Any) -> None:
         holder.insert(key, value)
 
 
-def leaves_of(tree: Any, field: str) -> Iterator[tuple[Any, Any, str]]:
+def leaves_of(tree: Any, field: str = "") -> Iterator[tuple[Any, Any, str]]:
     """Give every value that is no list and no dictionary: where it is, and the name of its field."""
     for key, value in tree.items() if isinstance(tree, dict) else enumerate(tree):
         name = key if isinstance(tree, dict) else field
@@ -144,13 +135,6 @@ def leaves_of(tree: Any, field: str) -> Iterator[tuple[Any, Any, str]]:
             yield from leaves_of(value, name)
         else:
             yield tree, key, name
-
-
-def branches_of(tree: Any) -> Iterator[Any]:
-    if isinstance(tree, dict | list) and tree:
-        yield tree
-        for value in tree.values() if isinstance(tree, dict) else tree:
-            yield from branches_of(value)
 
 
 def alterations(value: Any, field: str) -> Iterator[Any]:

@@ -51,6 +51,10 @@ class Own:
         assert any(shape.kind == kind and shape.is_known for shape in REPLACED), kind
         self._names.setdefault(value, f"({kind} of {name})")
 
+    def __contains__(self, value: object) -> bool:
+        """Whether a text is one of the network's own."""
+        return value in self._names
+
     def normalised(self, tree: Any, field: str = "") -> Any:
         """Give a record with names in place of what is in the table."""
         if isinstance(tree, dict):
