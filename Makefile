@@ -5,6 +5,8 @@ BIN := .venv/bin
 QUICK := tests/unit tests/behaviour tests/conformance tests/security
 JUDGES := tests/conformance/judges
 WORKERS ?= 2
+SEED ?= 1
+STEPS ?= 1000
 # Compiled modules are kept, whatever the caller's environment says: every start without them costs three seconds.
 export PYTHONDONTWRITEBYTECODE :=
 PYTEST := $(BIN)/pytest
@@ -16,7 +18,7 @@ FIND_PYTHON = for candidate in $(PYTHON) python3 python3.11 python3.12 python3.1
 	done; \
 	if [ -z "$${python:-}" ]; then echo "Python 3.11 or later is needed (on Debian and Ubuntu: apt-get install python3 python3-venv)" >&2; exit 1; fi
 
-.PHONY: help setup setup-runtime setup-hfc setup-judges demo demo-recorded test test-native test-quick record-chains check format lock lock-upgrade bench bench-sync bench-network clean
+.PHONY: help setup setup-runtime setup-hfc setup-judges demo demo-recorded test test-native differential test-quick record-chains check format lock lock-upgrade bench bench-sync bench-network clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -50,6 +52,12 @@ test: setup-judges ## every test, as CI runs them
 test-native: export KVR_REQUIRE = postgres,fabric,fabric-lts,go,hfc,node
 test-native: setup-judges ## the tests of networks, on real nodes of Fabric 3.1 (Raft, BFT) and 2.5 as well; needs their programs
 	@$(PYTEST) -n $(WORKERS) tests/fabric $(JUDGES)
+
+differential: export KVR_REQUIRE = fabric
+differential: export KVR_DIFFERENTIAL_SEED = $(SEED)
+differential: export KVR_DIFFERENTIAL_STEPS = $(STEPS)
+differential: setup ## one seeded workload on an embedded network and on real nodes, compared step by step: SEED=1 STEPS=1000
+	@$(PYTEST) $(JUDGES)/test_differential.py
 
 test-quick: setup ## about a minute: pure functions, behaviour, recorded chains, hostile input
 	@$(PYTEST) -n $(WORKERS) --ignore $(JUDGES) $(wildcard $(QUICK))

@@ -281,8 +281,9 @@ def read_approval(chaincode: str, sequence: int, read: Reader) -> Approval | Non
     datatype = decode_state_metadata(content).datatype
     if datatype != _PARAMETERS:
         raise DecodeError(f"StateMetadata of {name}: not a chaincode parameters type: {datatype[:100]}")
-    package_id = _read_field(read, package_id_key(name), str) or ""
-    return Approval(_read_parameters(name, sequence, read), package_id)
+    parameters = _read_parameters(name, sequence, read)
+    read(source_metadata_key(name))  # as real peers do first: all endorsers must read alike
+    return Approval(parameters, _read_field(read, package_id_key(name), str) or "")
 
 
 def chaincode_of_metadata_key(key: str) -> str | None:
@@ -445,20 +446,25 @@ def check_readiness(
 def definition_writes(
     chaincode: str,
     definition: ChaincodeDefinition,
-    msp_id: str,
     read_public: Reader,
     read_hashes: Mapping[str, Reader],
 ) -> Writes:
-    """Give the public writes of a commit, as endorsed by a peer of organisation `msp_id`.
+    """Give the public writes of a commit. Raises DefinitionError as `check_readiness`.
 
-    Whether enough other organisations have approved is for the policy LIFECYCLE_POLICY to say, not for this function.
-    Raises DefinitionError: as `check_readiness`, or the endorser's own organisation has not approved.
+    A peer writes them before it looks whether its own organisation has approved (`check_agreed`), so they are in the
+    read-write set of its refusal. Whether enough others have is for the policy LIFECYCLE_POLICY to say.
     """
-    mismatches = check_readiness(chaincode, definition, read_public, read_hashes)
-    writes = _changes(_definition_record(chaincode, definition), read_public)
-    if mismatches.get(msp_id, (_PARAMETERS,)):
+    check_readiness(chaincode, definition, read_public, read_hashes)
+    return _changes(_definition_record(chaincode, definition), read_public)
+
+
+def check_agreed(
+    chaincode: str, definition: ChaincodeDefinition, msp_id: str, read_hashes: Mapping[str, Reader]
+) -> None:
+    """Check that the organisation of an endorser has approved what is to be committed; raises DefinitionError."""
+    read = read_hashes.get(msp_id)
+    if read is None or approval_mismatches(chaincode, definition, read):
         raise DefinitionError(f"chaincode definition not agreed to by this org ({msp_id})")
-    return writes
 
 
 # --- asking

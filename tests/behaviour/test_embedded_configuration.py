@@ -40,6 +40,7 @@ from tests.support.embedded_ledger import (
     put,
 )
 from tests.support.generated_network import START, GeneratedNetwork
+from tests.support.service_request import signed_envelope
 
 Change = Callable[[ConfigGroup], ConfigGroup]
 CUSTOMER_ADMIN, SERVICE_ADMIN = ("CustomerMSP", "admin"), ("ServiceMSP", "admin")
@@ -61,6 +62,7 @@ def batch(**changes: Any) -> Change:
     return lambda root: set_batch(root, BatchChange(**changes))
 
 
+CONFIG_UPDATE = 2
 ONE_MESSAGE = batch(max_messages=1)
 
 
@@ -288,6 +290,36 @@ def test_the_departments_alone_change_nothing_of_the_members(network: LedgerNetw
 
     assert "policy for [Policy] /Channel/Application/Admins not satisfied" in error.info
     assert "signature set did not satisfy policy" in error.info
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (
+            b"\xff",
+            (
+                "error converting envelope to config update: error unmarshalling message for type CONFIG_UPDATE: "
+                "proto: cannot parse invalid wire-format data"
+            ),
+        ),
+        (
+            encode_signed_update(SignedUpdate(b"\xff", ())),
+            "error authorizing update: proto: cannot parse invalid wire-format data",
+        ),
+    ],
+    ids=["no envelope of an update", "no update"],
+)
+def test_bytes_that_are_no_update_are_refused_in_the_words_of_real_orderers(
+    network: LedgerNetwork, content: bytes, words: str
+) -> None:
+    identity = network.client(*SERVICE_ADMIN)
+
+    error = refusal(network, lambda: signed_envelope(identity, content, kind=CONFIG_UPDATE))
+
+    assert (error.status, error.info) == (
+        400,
+        f"error applying config update to existing channel 'consortium': {words}",
+    )
 
 
 def test_whoever_submits_must_be_a_writer_whatever_the_signatures_say(network: LedgerNetwork) -> None:

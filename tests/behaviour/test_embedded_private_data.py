@@ -5,12 +5,13 @@ there are. `guarded`: for members alone. `brief`: for two blocks. Field and Cust
 """
 
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from hashlib import sha256
 from pathlib import Path
 
 import pytest
 
+from network.embedded.ledger.chaincode import RequestRefusedError
 from network.embedded.ledger.private_data import PrivatePart
 from network.protocol.collection import implicit_collection_name
 from network.protocol.validation_code import ENDORSEMENT_POLICY_FAILURE, MVCC_READ_CONFLICT, VALID
@@ -28,6 +29,15 @@ from tests.support.embedded_ledger import (
     put,
 )
 from tests.support.generated_network import GeneratedNetwork
+
+
+def try_to_get(key: str, collection: str) -> Callable[[Stub], Awaitable[None]]:
+    async def behave(stub: Stub) -> None:
+        with pytest.raises(RequestRefusedError):
+            await stub.get(key, collection)
+
+    return behave
+
 
 SECRET = b"a value that only members know"
 MEMBERS = (SERVICE, BILLING)
@@ -124,6 +134,8 @@ def test_what_nobody_has_is_missing_and_cannot_be_read(network: LedgerNetwork) -
         network.channel(SERVICE).store.forget_transient([endorsed.proposal.tx_id], 0)
         await network.order(endorsed)
         assert await network.wait(endorsed.proposal.tx_id) == VALID
+        answer = await network.propose(BILLING, try_to_get("key", "pulled"))
+        assert not [call for call in answer.interest.chaincodes if call.collection_names]
         return await network.refusal(get("key", "pulled"), BILLING)
 
     words = network.run(story())

@@ -161,7 +161,7 @@ class _Chain:
         ]
         yield self.append(MadeBlock(approvals, bytes([VALID] * len(approvals))))
         readers = {organisation.msp_id: self._hash_reader(organisation.msp_id) for organisation in organisations}
-        found = definition_writes(CHAINCODE, definition, organisations[0].msp_id, self._read_public, readers)
+        found = definition_writes(CHAINCODE, definition, self._read_public, readers)
         writes = [WriteSpec(key, value) for key, value in found.items()]
         spec = TransactionSpec(writes, chaincode=LIFECYCLE_NAMESPACE, function=b"CommitChaincodeDefinition")
         commit = signed_envelope(-1 - len(approvals), spec, organisations, organisations)

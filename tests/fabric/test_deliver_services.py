@@ -188,7 +188,7 @@ def test_peers_serve_readers_of_applications_and_orderers_those_of_the_channel(
 @pytest.mark.parametrize("name", SERVICES)
 def test_a_certificate_that_is_over_is_forbidden(network: LiveNetwork, name: str) -> None:
     async def story() -> list[str]:
-        over = expiring_identity(network, SERVICE, whole_second(-2))
+        over = expiring_identity(network.created, SERVICE, whole_second(-2))
         async with service(network, name) as asked:
             return await told(network, asked, signed_envelope(over, FIRST))
 
@@ -318,7 +318,7 @@ def test_what_is_not_there_yet_is_waited_for(network: LiveNetwork) -> None:
 def test_a_certificate_that_ends_meanwhile_is_noticed_at_the_next_block(network: LiveNetwork) -> None:
     async def story() -> dict[str, list[str]]:
         end = whole_second(5)
-        identity = expiring_identity(network, SERVICE, end)
+        identity = expiring_identity(network.created, SERVICE, end)
         found: dict[str, list[str]] = {}
         async with AsyncExitStack() as stack:
             calls = {}

@@ -129,7 +129,7 @@ def test_readers_do_not_write(network: LiveNetwork) -> None:
 
 
 def test_an_expired_writer_is_refused(network: LiveNetwork) -> None:
-    over = expiring_identity(network, SERVICE, whole_second(-2))
+    over = expiring_identity(network.created, SERVICE, whole_second(-2))
 
     broadcast, _ = network.run(lambda: refusals(network, signed_envelope(over, b"content", kind=ENDORSER_TRANSACTION)))
 

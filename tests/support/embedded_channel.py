@@ -20,6 +20,7 @@ from network.protocol.identity import decode_serialized_identity
 from network.protocol.policy import SignedData
 from network.protocol.private_data import LIFECYCLE_NAMESPACE
 from network.protocol.proposal import Response
+from network.protocol.read_write_set import NamespaceSet, decode_read_write_set
 from network.protocol.validation_code import VALID
 from tests.support.chain_factory import Organisation, Signer, TransactionSpec, serialize
 from tests.support.judged_channel import EnvelopeSpec, JudgedChannel
@@ -69,6 +70,8 @@ class EmbeddedChannel:
         self.channel = PeerChannel(self.factory.channel, self.enterprise.msp_id, folder)
         self.channel.join(common_pb2.Block.FromString(self.factory.genesis()))
         self._calls = 0
+        self.simulated: tuple[NamespaceSet, ...] = ()
+        """What the last call that was not committed read and wrote."""
 
     def close(self) -> None:
         self.channel.close()
@@ -117,6 +120,8 @@ class EmbeddedChannel:
         if commit:
             assert response.status == 200, response
             self.commit_result(simulation, organisation)
+        else:
+            self.simulated = decode_read_write_set(simulation.result().public)
         return response
 
     def commit_result(self, simulation: Simulation, *endorsers: Organisation) -> None:

@@ -16,12 +16,12 @@ from cryptography.hazmat.primitives.serialization import (
 from cryptography.x509.oid import NameOID
 
 from gateway.client.identity import SigningIdentity
-from tests.support.live_network import LiveNetwork
+from network.creation import CreatedNetwork
 
 
-def expiring_identity(network: LiveNetwork, msp_id: str, end: datetime) -> SigningIdentity:
+def expiring_identity(created: CreatedNetwork, msp_id: str, end: datetime) -> SigningIdentity:
     """Issue a client certificate that ends at `end` (whole seconds, UTC), also in the past."""
-    authority_file = network.created.credentials.ca_certificate(msp_id)
+    authority_file = created.credentials.ca_certificate(msp_id)
     authority = x509.load_pem_x509_certificate(authority_file.read_bytes())
     key = ec.generate_private_key(ec.SECP256R1())
     subject = x509.Name(

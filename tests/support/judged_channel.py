@@ -168,7 +168,7 @@ class JudgedChannel:
                 update = StateUpdate(sha256(value).digest(), version)
                 self.state.put((LIFECYCLE_NAMESPACE, collection, key_hash(key)), update)
         readers = {organisation.msp_id: self.hash_reader(organisation.msp_id) for organisation in self.organisations}
-        writes = definition_writes(chaincode, definition, self.enterprise.msp_id, self.state.read_lifecycle, readers)
+        writes = definition_writes(chaincode, definition, self.state.read_lifecycle, readers)
         for key, value in writes.items():
             self.state.put((LIFECYCLE_NAMESPACE, "", key.encode()), StateUpdate(value, version))
         return definition

@@ -7,9 +7,9 @@ import asyncio
 import os
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack, ExitStack, asynccontextmanager, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Final, NamedTuple, TypeVar
@@ -74,6 +74,8 @@ class Definition:
     served: Mapping[str, Program | None]
     endorsement: str
     collections: Sequence[CollectionConfig] = ()
+    probe: tuple[bytes, ...] = PROBE
+    """What it answers when it is there."""
 
 
 def collection(name: str, members: Sequence[str]) -> CollectionConfig:
@@ -93,6 +95,8 @@ class JudgedNetwork:
     """What stands for an address in comparisons of two networks: a name, by address."""
     running: ExitStack
     """Ends the programs of its chaincodes."""
+    packages: dict[str, bytes] = field(default_factory=dict)
+    """The package of each chaincode that was deployed; of several the last organisation's."""
 
     def identity(self, msp_id: str, user: str = "agent") -> SigningIdentity:
         """Give a user of an organisation."""
@@ -127,13 +131,22 @@ class JudgedNetwork:
                     await lifecycle.install(admin, package, definition.name)
                 chosen = "" if package is None else package_id(definition.name, package)
                 await _trying(partial(lifecycle.approve, _network(admin), msp_id, definition.name, wanted, chosen))
+                await self._level(admins.values())
             await _trying(lambda: lifecycle.commit(_network(admins[SERVICE]), definition.name, wanted))
         async with self.peers() as agents:
             for msp_id, agent in agents.items():
                 if definition.served.get(msp_id) is not None:
-                    await _trying(partial(agent.call, definition.name, PROBE, channel_name=CHANNEL))
+                    await _trying(partial(agent.call, definition.name, definition.probe, channel_name=CHANNEL))
                 else:
                     await _trying(partial(_defined, _network(agent), definition.name))
+
+    async def _level(self, peers: Iterable[Endorser]) -> None:
+        """Wait until all peers have as many blocks: what is endorsed too early conflicts, and costs a block more."""
+        async with asyncio.timeout(READY_SECONDS):
+            heights = {await peer.height(CHANNEL) for peer in peers}
+            while len(heights) > 1:
+                await asyncio.sleep(POLL_SECONDS)
+                heights = {await peer.height(CHANNEL) for peer in peers}
 
     def _serve(self, definition: Definition) -> dict[str, bytes]:
         """Start one process for each program; give each organisation's package."""
@@ -156,7 +169,7 @@ class JudgedNetwork:
                 "client_key": client.key.decode(),
                 "client_cert": client.certificate.decode(),
             }
-            packages[program] = build_service_package(definition.name, connection)
+            packages[program] = self.packages[definition.name] = build_service_package(definition.name, connection)
             if program is not None:
                 files = {
                     "CHAINCODE_TLS_KEY": server.key,
@@ -185,14 +198,16 @@ class JudgedNetwork:
 
 
 @contextmanager
-def judged_network(name: NetworkName, folder: Path) -> Iterator[JudgedNetwork]:
+def judged_network(name: NetworkName, folder: Path, batch_timeout: str = "50ms") -> Iterator[JudgedNetwork]:
     """Run a network in an empty folder; at the end nothing of it runs. Ends the test where programs are missing."""
     binaries = programs(name)
     root = NetworkRoot(folder / "network")
+    topology = folder / "topology.yaml"
+    topology.write_text(TOPOLOGY.read_text(encoding="utf-8").replace("timeout: 50ms", f"timeout: {batch_timeout}"))
     native = ["--native"] if binaries is not None else []
     settings = {"KVR_FABRIC_BIN": str(binaries.peer.parent)} if binaries is not None else {}
     try:
-        arguments = ("network", "up", "--root", str(root.path), "--topology", str(TOPOLOGY), *native)
+        arguments = ("network", "up", "--root", str(root.path), "--topology", str(topology), *native)
         done = kvr(*arguments, seconds=START_SECONDS, **settings)
         assert done.returncode == 0, done.stderr
         created = read_network(root)

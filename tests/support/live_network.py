@@ -255,9 +255,13 @@ FACTS_VARIABLE: Final = "KVR_TEST_NETWORK_FACTS"
 
 def write_facts(network: LiveNetwork) -> None:
     """Add where the chain of a network stands."""
-    height, last = network.run(lambda: _tip(network))
+    note_chain(network.name.value, *network.run(lambda: _tip(network)))
+
+
+def note_chain(name: str, height: int, header_hash: str) -> None:
+    """Add where a chain ended."""
     with Path(os.environ[FACTS_VARIABLE]).open("a", encoding="utf-8") as file:
-        file.write(json.dumps({"network": network.name.value, "height": height, "header_hash": last}) + "\n")
+        file.write(json.dumps({"network": name, "height": height, "header_hash": header_hash}) + "\n")
 
 
 async def _tip(network: LiveNetwork) -> tuple[int, str]:

@@ -28,7 +28,7 @@ from network.protocol.endorsement_policy import ChannelRules
 from network.protocol.errors import ConfigUpdateError, ConfigurationError, DecodeError
 from network.protocol.policy import SignedData
 from network.protocol.transaction import HEADER_CONFIG, HEADER_CONFIG_UPDATE, HEADER_ENDORSER_TRANSACTION
-from network.protocol.wire import parse_in_words_of_go
+from network.protocol.wire import parse, parse_in_words_of_go
 
 BAD_REQUEST: Final = 400
 FORBIDDEN: Final = 403
@@ -105,6 +105,7 @@ def propose_configuration(
     except AdmissionError as error:
         raise error.after("config update for existing channel did not pass initial checks") from error
     applying = f"error applying config update to existing channel '{channel_id}'"
+    _check_readable(envelope, applying)
     try:
         signed = read_update_envelope(envelope)
         proposed = authorize_update(signed, channel_id, rules.trust)
@@ -134,6 +135,18 @@ def propose_configuration(
     config = configtx_pb2.Config(sequence=sequence, channel_group=encode_group(proposed.root))
     message = configtx_pb2.ConfigEnvelope(config=config, last_update=envelope)
     return NextConfiguration(message.SerializeToString(deterministic=True), next_rules)
+
+
+def _check_readable(envelope: common_pb2.Envelope, applying: str) -> None:
+    """Refuse bytes that are no update, in the words of Go's parser (`common/configtx/validator.go`)."""
+    payload = parse(common_pb2.Payload, envelope.payload, "Payload")
+    words = "error converting envelope to config update: error unmarshalling message for type CONFIG_UPDATE"
+    try:
+        message = parse_in_words_of_go(configtx_pb2.ConfigUpdateEnvelope, payload.data)
+        words = "error authorizing update"
+        parse_in_words_of_go(configtx_pb2.ConfigUpdate, message.config_update)
+    except DecodeError as error:
+        raise AdmissionError(BAD_REQUEST, f"{applying}: {words}: {error}") from error
 
 
 def check_wrapped(envelope: common_pb2.Envelope, rules: ChannelRules, max_bytes: int, now: float) -> None:

@@ -29,6 +29,7 @@ from network.protocol.lifecycle import (
     approval_writes,
     approving_organizations,
     chaincode_of_metadata_key,
+    check_agreed,
     check_definition,
     check_name_and_version,
     check_readiness,
@@ -55,6 +56,9 @@ CAPABILITIES: Final = frozenset(("V2_0", "V2_5"))
 LEGACY_NAMESPACE: Final = "lscc"
 _RECEIVER: Final = "*lifecycle.Invocation"
 _APPROVAL_NAME: Final = re.compile(r"(?P<chaincode>[^#]*)#(?P<sequence>[0-9]{1,18})")
+
+_LAST: Final = "\x7f"
+"""Where ranges over names end (`core/chaincode/lifecycle/ledger_shim.go`, GetStateRange): read sets hold the bound."""
 
 M = TypeVar("M", bound=Message)
 Check = Callable[[str], None]
@@ -223,9 +227,7 @@ def _query_all_approved(call: LifecycleCall, content: bytes) -> lifecycle_pb2.Qu
         )
     simulation, _ = _on_channel(call)
     collection = implicit_collection_name(call.msp_id)
-    cursor = simulation.open_private_range(
-        LIFECYCLE_NAMESPACE, collection, metadata_key(""), metadata_key("\U0010ffff")
-    )
+    cursor = simulation.open_private_range(LIFECYCLE_NAMESPACE, collection, metadata_key(""), metadata_key(_LAST))
     kinds = lifecycle_pb2.QueryApprovedChaincodeDefinitionsResult
     result = kinds()
     while (row := cursor.fetch()) is not None:
@@ -275,9 +277,9 @@ def _commit(call: LifecycleCall, content: bytes) -> lifecycle_pb2.CommitChaincod
     _check_definition(arguments.name, definition, simulation, rules)
     definition = _with_defaults(definition, rules)
     hashes = _hashes(simulation, rules)
-    writes = definition_writes(arguments.name, definition, call.msp_id, _public(simulation), hashes)
-    for key, value in writes.items():
+    for key, value in definition_writes(arguments.name, definition, _public(simulation), hashes).items():
         simulation.put_state(LIFECYCLE_NAMESPACE, key, value or b"")
+    check_agreed(arguments.name, definition, call.msp_id, hashes)
     return lifecycle_pb2.CommitChaincodeDefinitionResult()
 
 
@@ -294,7 +296,7 @@ def _query_definition(call: LifecycleCall, content: bytes) -> lifecycle_pb2.Quer
 def _query_definitions(call: LifecycleCall, content: bytes) -> lifecycle_pb2.QueryChaincodeDefinitionsResult:
     _parse(lifecycle_pb2.QueryChaincodeDefinitionsArgs, content)
     simulation, _ = _on_channel(call)
-    cursor = simulation.open_range(LIFECYCLE_NAMESPACE, metadata_key(""), metadata_key("\U0010ffff"))
+    cursor = simulation.open_range(LIFECYCLE_NAMESPACE, metadata_key(""), metadata_key(_LAST))
     names = []
     while (row := cursor.fetch()) is not None:
         names.append(chaincode_of_metadata_key(row[0]) or "")
@@ -347,6 +349,7 @@ def _hashes(simulation: Simulation, rules: ChannelRules) -> dict[str, Reader]:
 
 def _check_definition(name: str, definition: ChaincodeDefinition, simulation: Simulation, rules: ChannelRules) -> None:
     try:
+        check_definition(name, definition, None, rules.msps)  # what is wrong in itself, before anything is read
         committed = read_definition(name, _public(simulation))
         if committed is None:
             # Real peers look among the chaincodes of Fabric 1 then, in vain, and all endorsers must read alike.

@@ -157,7 +157,6 @@ class Simulation:
     def get_private(self, namespace: str, collection: str, key: str) -> bytes | None:
         """Read a private value; raises SimulationError where this peer does not hold the value that the hash names."""
         self._check_access(namespace, collection, "read")
-        self._private_reads.add((namespace, collection))
         found = self._store.private_value(namespace, collection, key)
         hashed = self._store.value(_hashed_key(namespace, collection, key))
         mine, theirs = (None if it is None else it.version for it in (found, hashed))
@@ -167,6 +166,7 @@ class Simulation:
                 f"{_version_text(theirs)}, Private data version = {_version_text(mine)}"
             )
         self._touched.add(namespace)
+        self._private_reads.add((namespace, collection))
         self._builder.private_read_hash(namespace, collection, key, theirs)
         return None if found is None else found.value
 

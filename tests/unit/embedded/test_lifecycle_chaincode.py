@@ -20,10 +20,12 @@ from network.protocol.lifecycle import (
     metadata_key,
     policy_reference,
     read_definition,
+    source_metadata_key,
 )
 from network.protocol.package import build_package, build_service_package
 from network.protocol.private_data import LIFECYCLE_NAMESPACE
 from network.protocol.proposal import Response
+from network.protocol.read_write_set import NamespaceSet
 from tests.support.embedded_channel import EmbeddedChannel, with_acls
 
 NAME = "service"
@@ -350,6 +352,63 @@ def test_a_peer_commits_what_its_own_organisation_approved(network: EmbeddedChan
     assert failure(commit_definition(network, commit=False)) == failed(
         "CommitChaincodeDefinition", "chaincode definition not agreed to by this org (EnterpriseMSP)"
     )
+
+
+# --- what is read and written, which all endorsers have to agree on, real peers included
+
+
+def lifecycle_set(network: EmbeddedChannel) -> NamespaceSet | None:
+    return next((it for it in network.simulated if it.namespace == LIFECYCLE_NAMESPACE), None)
+
+
+def test_a_refused_commit_has_written_already(network: EmbeddedChannel) -> None:
+    approve(network, of_customer=True)
+
+    failure(commit_definition(network, commit=False))
+
+    found = lifecycle_set(network)
+    assert found is not None
+    assert metadata_key(NAME) in {write.key for write in found.writes}
+
+
+@pytest.mark.parametrize(
+    ("name", "definition"),
+    [
+        ("a/b", DEFINITION),
+        (NAME, replace(DEFINITION, version="a b")),
+        (NAME, replace(DEFINITION, collections=encode_collections([CollectionConfig("a b", members_policy("A"))]))),
+    ],
+)
+def test_what_is_wrong_in_itself_is_refused_before_anything_is_read(
+    network: EmbeddedChannel, name: str, definition: ChaincodeDefinition
+) -> None:
+    failure(commit_definition(network, definition, name=name, commit=False))
+
+    assert network.simulated == ()
+
+
+def test_definitions_are_looked_for_as_far_as_real_peers_look(network: EmbeddedChannel) -> None:
+    define(network)
+
+    answer(
+        messages.QueryChaincodeDefinitionsResult,
+        network.call("QueryChaincodeDefinitions", messages.QueryChaincodeDefinitionsArgs()),
+    )
+
+    found = lifecycle_set(network)
+    assert found is not None
+    assert [(it.start_key, it.end_key) for it in found.range_queries] == [(metadata_key(""), metadata_key("\x7f"))]
+
+
+def test_an_approval_is_read_with_the_kind_of_its_source(network: EmbeddedChannel) -> None:
+    approve(network)
+
+    answer(messages.QueryApprovedChaincodeDefinitionResult, query_approved(network, sequence=1))
+
+    found = lifecycle_set(network)
+    assert found is not None
+    read = {it.key_hash for part in found.collections for it in part.reads}
+    assert sha256(source_metadata_key(approval_name(NAME, 1)).encode()).digest() in read
 
 
 @pytest.mark.parametrize("function", ["ApproveChaincodeDefinitionForMyOrg", "CommitChaincodeDefinition"])
