@@ -14,7 +14,6 @@ import zstandard
 from fabric_protos.common import common_pb2
 
 from network.protocol.decode import decode_block
-from network.protocol.read_write_set import NamespaceSet, decode_read_write_set
 from network.protocol.validation_code import VALID, validation_code_name
 from tests.support.recorder.session import Session
 from tests.support.recorder.topology import CALLED, CHAINCODE, ENTERPRISE, PEERS
@@ -83,8 +82,7 @@ def _written(blocks: list[bytes]) -> dict[str, set[str]]:
     for block in map(decode_block, blocks):
         for transaction, flag in zip(block.transactions, block.flags, strict=True):
             if transaction.action is not None and flag == VALID:
-                entries: tuple[NamespaceSet, ...] = decode_read_write_set(transaction.action.results)
-                for entry in entries:
+                for entry in transaction.action.writes:
                     found.setdefault(entry.namespace, set()).update(write.key for write in entry.writes)
     return found
 
