@@ -169,10 +169,10 @@ class NamespaceRules:
 
 
 class EndorsementDefect(NamedTuple):
-    """Why endorsements do not suffice; `stops_peers`: a real peer gives no verdict then, but halts the channel."""
+    """Why endorsements do not suffice; `has_no_verdict`: Fabric gives no code for this."""
 
     reason: str
-    stops_peers: bool = False
+    has_no_verdict: bool = False
 
 
 class EndorsementCheck:
@@ -217,7 +217,7 @@ class EndorsementCheck:
                     continue
                 needed = own or (namespace.collection_policy(collection) if collection else policy)
             except (DecodeError, ConfigurationError) as error:
-                return EndorsementDefect(str(error), stops_peers=isinstance(error, DecodeError))
+                return EndorsementDefect(str(error), has_no_verdict=isinstance(error, DecodeError))
             if not self._rules.is_satisfied(needed, identities):
                 return _unsatisfied(namespace.namespace, collection, is_key=own is not None)
             has_evaluated = True

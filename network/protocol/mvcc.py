@@ -44,8 +44,8 @@ def _is_current(key: StateKey, version: Version | None, state: BlockState) -> bo
 def apply_writes(read_write_set: tuple[NamespaceSet, ...], version: Version, state: BlockState) -> bool:
     """Lay the writes of a valid transaction over the state; `version` is its position.
 
-    Tells whether only metadata was written to a key that an earlier transaction of the block deleted. It has no effect
-    then, where a real peer ends.
+    Tells whether only metadata was written to a key that an earlier transaction of the block deleted; it has no
+    effect then.
     """
     is_metadata_of_deleted = False
     for key, operations in _operations(read_write_set).items():

@@ -8,8 +8,8 @@ the ledger, definition and endorsement policy of every namespace written (`endor
 block. Then, in the block's order, what was read (`mvcc`); only valid transactions change what later ones see.
 
 Where several namespaces fail, real peers visit them in random order; here the chaincode called comes first, then the
-others in the order of the read-write set. Where a real peer would stop instead of giving a code, a code is given here,
-and `peer_stop` says so.
+others in the order of the read-write set. Where the rules give no code, the nearest one is given here, and
+`no_verdict` says so.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -31,7 +31,7 @@ from network.protocol.errors import ConfigUpdateError, ConfigurationError, Decod
 from network.protocol.identity import Identity
 from network.protocol.lifecycle import DEFAULT_VALIDATION_PLUGIN, read_definition
 from network.protocol.mvcc import apply_writes, judge_reads
-from network.protocol.peer_stop import PeerStop, StopCheck, StopReason
+from network.protocol.no_verdict import NoVerdict, NoVerdictCheck, NoVerdictReason
 from network.protocol.policy import verified_signatures
 from network.protocol.private_data import LIFECYCLE_NAMESPACE
 from network.protocol.read_write_set import NamespaceSet, Version
@@ -54,8 +54,8 @@ class BlockJudgement(NamedTuple):
     `flags`: one validation code per envelope, as slot 2 of the metadata holds them. `reasons`: for each envelope why it
     is not valid, empty for a valid one; names and ids, never values. `updates`: the last state of every key that valid
     transactions touched, the configuration's own key included (`state.CONFIG_KEY`). `rules`: those in force for the
-    next block. `tx_ids`: the ids that count as used from now on, one per envelope ("" where none can be read). `stops`:
-    what in the block would stop a real peer, which gives no code then.
+    next block. `tx_ids`: the ids that count as used from now on, one per envelope ("" where none can be read).
+    `without_verdict`: what in the block Fabric's rules give no code for.
     """
 
     flags: bytes
@@ -63,7 +63,7 @@ class BlockJudgement(NamedTuple):
     updates: Mapping[StateKey, StateUpdate]
     rules: ChannelRules
     tx_ids: tuple[str, ...]
-    stops: tuple[PeerStop, ...] = ()
+    without_verdict: tuple[NoVerdict, ...] = ()
 
     def hashed_updates(self) -> dict[StateKey, tuple[bytes | None, Version]]:
         """Give the updates as `commit_hash.commit_hash` takes them: value and version, no metadata."""
@@ -104,8 +104,8 @@ class _BlockCase:
         self._state = BlockState(state)
         self._endorsement = EndorsementCheck(rules, self._state)
         self._namespaces: dict[str, NamespaceRules | None] = {}
-        self._unusable: dict[str, StopReason] = {}
-        self._stops = StopCheck(self._has_collection)
+        self._unusable: dict[str, NoVerdictReason] = {}
+        self._without_verdict = NoVerdictCheck(self._has_collection)
 
     def judge(self, envelopes: Sequence[bytes]) -> BlockJudgement:
         tx_ids: list[str] = []
@@ -128,7 +128,7 @@ class _BlockCase:
             self._state.updates,
             self._next_rules,
             tuple(tx_ids),
-            self._stops.reasons,
+            self._without_verdict.reasons,
         )
 
     def _judge_alone(
@@ -138,11 +138,11 @@ class _BlockCase:
         if isinstance(content, ConfigTransaction):
             verdict = self._judge_configuration(content)
             if isinstance(verdict, Refusal):
-                self._stops.add(tx_number, StopReason.CONFIGURATION)
+                self._without_verdict.add(tx_number, NoVerdictReason.CONFIGURATION)
             return verdict
         action = self._read_action(content)
         if isinstance(action, Refusal):
-            self._stops.refused(tx_number, envelope, action.code)
+            self._without_verdict.refused(tx_number, envelope, action.code)
             return action
         return self._judge_endorsements(tx_number, action) or action
 
@@ -172,7 +172,7 @@ class _BlockCase:
             if namespace is None:
                 refusal = Refusal(INVALID_CHAINCODE, "a chaincode that is not committed on the channel")
                 if name in self._unusable:
-                    self._stops.add(tx_number, self._unusable[name])
+                    self._without_verdict.add(tx_number, self._unusable[name])
                 break
             if identities is None:
                 verified = verified_signatures(action.endorsements, self._rules.msps)
@@ -181,10 +181,10 @@ class _BlockCase:
             defect = self._endorsement.defect(namespace, entry, identities)
             if defect is not None:
                 refusal = Refusal(ENDORSEMENT_POLICY_FAILURE, defect.reason)
-                if defect.stops_peers:
-                    self._stops.add(tx_number, StopReason.KEY_POLICY)
+                if defect.has_no_verdict:
+                    self._without_verdict.add(tx_number, NoVerdictReason.KEY_POLICY)
                 break
-        self._stops.judged(tx_number, action.read_write_set, frozenset(judged))
+        self._without_verdict.judged(tx_number, action.read_write_set, frozenset(judged))
         return refusal
 
     def _has_collection(self, namespace: str, collection: str) -> bool:
@@ -210,11 +210,11 @@ class _BlockCase:
             try:
                 definition = read_definition(name, self._read_lifecycle)
             except DecodeError:
-                self._unusable[name] = StopReason.DEFINITION
+                self._unusable[name] = NoVerdictReason.DEFINITION
                 return None
         rules = NamespaceRules(name, definition, self._rules)
         if definition is not None and definition.validation_plugin != DEFAULT_VALIDATION_PLUGIN:
-            self._unusable[name] = StopReason.PLUGIN
+            self._unusable[name] = NoVerdictReason.PLUGIN
         return None if rules.policy is None else rules
 
     def _read_lifecycle(self, key: str) -> bytes | None:
@@ -233,7 +233,7 @@ class _BlockCase:
         if code != VALID:
             return Refusal(code, reason(validation_code_name(code)))
         if apply_writes(verdict.read_write_set, version, self._state):
-            self._stops.add(tx_number, StopReason.METADATA_OF_DELETED)
+            self._without_verdict.add(tx_number, NoVerdictReason.METADATA_OF_DELETED)
         return None
 
 

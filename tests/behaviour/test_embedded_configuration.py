@@ -413,11 +413,11 @@ def test_maintenance_lets_only_orderers_through(network: LedgerNetwork) -> None:
     assert network.ledger.channels[CHANNEL].config_sequence == 2
 
 
-# --- what halts a real peer
+# --- what has no verdict
 
 
 def test_a_configuration_that_was_not_authorised_does_not_come_into_force(network: LedgerNetwork) -> None:
-    """No orderer of ours writes one; a real peer would stop its channel, ours gives a code and goes on."""
+    """No orderer of ours writes one; where there is one all the same, a code is given and the peer goes on."""
     service = network.ledger.channels[CHANNEL]
 
     async def story() -> tuple[bytes, int]:

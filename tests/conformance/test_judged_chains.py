@@ -104,7 +104,7 @@ def test_a_reason_is_given_for_what_is_refused_and_for_nothing_else(chain: Recor
 
 
 def test_nothing_is_said_to_stop_peers_that_went_on(chain: RecordedChain) -> None:
-    assert [judgement.stops for judgement in judged(chain.name).judgements if judgement.stops] == []
+    assert [judgement.without_verdict for judgement in judged(chain.name).judgements if judgement.without_verdict] == []
 
 
 def test_public_state_is_what_the_peers_answered(chain: RecordedChain) -> None:

@@ -97,7 +97,7 @@ def test_verdicts_and_commit_hashes_are_those_of_a_peer(busy: list[bytes]) -> No
 
     for block, judgement in zip(found, judged(busy, state), strict=True):
         assert block.flags == judgement.flags
-        assert judgement.stops == ()
+        assert judgement.without_verdict == ()
     assert state.commit_hash == found[-1].commit_hash
     codes = Counter(code for block in found[FIRST_BLOCK:] for code in block.flags)
     assert set(codes) == {VALID, MVCC_READ_CONFLICT, ENDORSEMENT_POLICY_FAILURE}

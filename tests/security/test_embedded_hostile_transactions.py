@@ -1,6 +1,6 @@
 """Transactions that no honest client or endorser makes: peers give them the code of a real peer, and go on.
 
-Where a real peer would stop instead, that is in the log. The endorsers here collude: they sign whatever they are given.
+What has no verdict is said in the log. The endorsers here collude: they sign whatever they are given.
 """
 
 import logging
@@ -16,7 +16,7 @@ from fabric_protos.ledger.rwset.kvrwset import kv_rwset_pb2
 from fabric_protos.peer import transaction_pb2
 
 from network.protocol.lifecycle import field_key
-from network.protocol.peer_stop import StopReason
+from network.protocol.no_verdict import NoVerdictReason
 from network.protocol.private_data import LIFECYCLE_NAMESPACE
 from network.protocol.proposal import Response, encode_envelope, prepared_transaction, response_payload
 from network.protocol.read_write_set_builder import ReadWriteSetBuilder
@@ -84,7 +84,7 @@ def written(*writes: tuple[str, bytes], namespace: str = "asset") -> bytes:
 
 def told(caplog: pytest.LogCaptureFixture) -> set[str]:
     """Give the reasons for which real peers would have stopped."""
-    records = [record for record in caplog.records if record.getMessage() == "real_peer_would_stop"]
+    records = [record for record in caplog.records if record.getMessage() == "block_without_verdict"]
     assert all(record.levelno == logging.WARNING for record in records)
     return {record.__dict__["reason"] for record in records}
 
@@ -137,13 +137,13 @@ def no_action(transaction: Any) -> None:
 @pytest.mark.parametrize(
     ("change", "reason"),
     [
-        (no_actions, StopReason.NO_ACTIONS),
-        (garbage_action, StopReason.NOT_READABLE),
-        (no_action, StopReason.NO_ACTION),
+        (no_actions, NoVerdictReason.NO_ACTIONS),
+        (garbage_action, NoVerdictReason.NOT_READABLE),
+        (no_action, NoVerdictReason.NO_ACTION),
     ],
 )
 def test_a_malformed_transaction_before_good_ones_gets_its_code_and_harms_none(
-    network: LedgerNetwork, caplog: pytest.LogCaptureFixture, change: Any, reason: StopReason
+    network: LedgerNetwork, caplog: pytest.LogCaptureFixture, change: Any, reason: NoVerdictReason
 ) -> None:
     tx_id, envelope = colluding(network, written(("a", b"1")))
     malformed = signed(network, change_data(envelope, change))
@@ -256,7 +256,7 @@ def test_writes_to_a_collection_that_is_not_defined_are_refused_and_said(
 
     assert ordered(network, colluding(network, builder.public_bytes())) == [ENDORSEMENT_POLICY_FAILURE]
 
-    assert told(caplog) == {StopReason.UNDEFINED_COLLECTION}
+    assert told(caplog) == {NoVerdictReason.UNDEFINED_COLLECTION}
     assert "secret" not in caplog.text
     assert_goes_on(network)
 
@@ -294,7 +294,7 @@ def test_metadata_of_a_key_deleted_before_it_in_the_block_has_no_effect(
         return [await network.wait(it.proposal.tx_id) for it in endorsed]
 
     assert network.run(story()) == [VALID, VALID]
-    assert told(caplog) == {StopReason.METADATA_OF_DELETED}
+    assert told(caplog) == {NoVerdictReason.METADATA_OF_DELETED}
     assert network.channel(SERVICE).store.value(("asset", "", b"a")) is None
     assert_goes_on(network)
 
@@ -311,7 +311,7 @@ def test_a_key_with_a_policy_that_cannot_be_read_is_locked_and_the_channel_goes_
         "error in simulation: error unmarshalling SignaturePolicyEnvelope: proto: cannot parse invalid wire-format data"
     )
     assert ordered(network, colluding(network, written(("a", b"2")), PEERS)) == [ENDORSEMENT_POLICY_FAILURE]
-    assert told(caplog) == {StopReason.KEY_POLICY}
+    assert told(caplog) == {NoVerdictReason.KEY_POLICY}
     assert_goes_on(network)
 
 
@@ -353,5 +353,5 @@ def test_a_definition_that_cannot_be_read_undefines_its_chaincode_and_nothing_el
     codes = ordered(network, colluding(network, written(("a", b"1"), namespace="other")))
 
     assert codes == [INVALID_CHAINCODE]
-    assert told(caplog) == {StopReason.DEFINITION}
+    assert told(caplog) == {NoVerdictReason.DEFINITION}
     assert_goes_on(network)

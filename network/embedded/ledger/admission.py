@@ -84,7 +84,7 @@ def check_transaction(envelope: common_pb2.Envelope, rules: ChannelRules, max_by
         raise AdmissionError(SERVICE_UNAVAILABLE, "normal transactions are rejected: maintenance mode")
     _filter(envelope, rules, max_bytes, now)
     if rules.configuration.consensus_type == BFT and _channel_header(envelope).type != HEADER_ENDORSER_TRANSACTION:
-        # A real orderer takes it, and BFT stumbles over it: the leader proposes what the others refuse.
+        # What the others would not agree to is refused before it is proposed.
         raise AdmissionError(BAD_REQUEST, "BFT orders transactions and configurations, and nothing else")
 
 

@@ -1,8 +1,7 @@
 """The first block of a channel, as a peer that is asked to join it reads it. Pure.
 
 Rules and texts: `core/scc/cscc/configure.go` (JoinChain, validateConfigBlock), `protoutil/blockutils.go`
-(GetChannelIDFromBlock), `common/configtx/validator.go` (channel names). A real peer ends over a block without
-metadata; here it is refused.
+(GetChannelIDFromBlock), `common/configtx/validator.go` (channel names). A block without metadata is refused.
 """
 
 import re

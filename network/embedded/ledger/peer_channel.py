@@ -271,9 +271,9 @@ class PeerChannel:
             self.store.expire(number)
             self.store.forget_transient([tx_id for tx_id in judgement.tx_ids if tx_id], number)
             self.store.set_tip(number + 1, new_hash)
-        for stop in judgement.stops:
-            place = {"channel": self.channel_id, "block_number": number, "tx_number": stop.tx_number}
-            logger.warning("real_peer_would_stop", extra={**place, "reason": stop.reason})
+        for found in judgement.without_verdict:
+            place = {"channel": self.channel_id, "block_number": number, "tx_number": found.tx_number}
+            logger.warning("block_without_verdict", extra={**place, "reason": found.reason})
         self._rules = judgement.rules
         self._height = number + 1
         if any(key[0] == LIFECYCLE_NAMESPACE for key in judgement.updates):

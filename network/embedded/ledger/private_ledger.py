@@ -135,7 +135,7 @@ class PrivateLedger:
             writes = read_private_writes(content)
         except DecodeError:
             logger.warning(
-                "real_peer_would_stop",
+                "block_without_verdict",
                 extra={
                     "block_number": number,
                     "tx_number": part.tx_number,

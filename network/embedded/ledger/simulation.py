@@ -334,18 +334,14 @@ class Simulation:
 
 
 def check_metadata(name: str, value: bytes) -> None:
-    """Raise SimulationError for a policy of a key that would stop every peer of the channel.
-
-    Real peers take any bytes, and halt the channel for ever with the next transaction that writes the key.
-    """
+    """Raise SimulationError for a policy of a key that nobody could judge by; real peers refuse it too late."""
     if name != VALIDATION_PARAMETER:
         return
     try:
         parse(policies_pb2.SignaturePolicyEnvelope, value, "SignaturePolicyEnvelope")
     except DecodeError as error:
         raise SimulationError(
-            f"{VALIDATION_PARAMETER} is no SignaturePolicyEnvelope ({error}): with the next write of the key every "
-            "peer of a real network would halt the channel"
+            f"{VALIDATION_PARAMETER} is no SignaturePolicyEnvelope ({error}): nobody could judge writes by it"
         ) from error
 
 

@@ -1,4 +1,4 @@
-"""What can be wrong with proposals, transactions and envelopes, by name; nothing here stops a real peer or orderer.
+"""What can be wrong with proposals, transactions and envelopes, by name; real nodes judge all of it.
 
 A transaction that is wrong goes alone into its block.
 """

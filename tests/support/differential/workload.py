@@ -1,7 +1,7 @@
 """The steps of a seed: a fixed tour of everything the run compares, random steps in between, and at last the state.
 
-Pure: the same seed and count give the same steps. What FABRIC-known requests stop a real peer is not among them: no key
-policy that is none, no policy set on a key that the same block deletes, a transaction that is wrong alone in its block.
+Pure: the same seed and count give the same steps. Only what has a verdict is among them, and a transaction that is
+wrong is alone in its block.
 """
 
 import json

@@ -1,7 +1,6 @@
 """What happens on a recorded channel before anything of the channel itself is changed: transactions of every outcome.
 
-Nothing is sent that stops a real peer: a malformed transaction is alone in its block, and none lacks an action where a
-peer needs one (`network/protocol/peer_stop.py`).
+Only what has a verdict is sent (`network/protocol/no_verdict.py`), and a malformed transaction is alone in its block.
 """
 
 from collections.abc import Callable

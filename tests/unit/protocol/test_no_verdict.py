@@ -1,4 +1,4 @@
-"""What would stop a real peer is said, and judged all the same; everything else is not said."""
+"""What has no verdict is said, and judged all the same; everything else is not said."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -9,7 +9,7 @@ from fabric_protos.common import configtx_pb2
 
 from network.protocol.collection import CollectionConfig, encode_collections, members_policy
 from network.protocol.lifecycle import ChaincodeDefinition, field_key, signature_policy
-from network.protocol.peer_stop import StopReason
+from network.protocol.no_verdict import NoVerdictReason
 from network.protocol.policy_expression import encode_policy_expression
 from network.protocol.private_data import LIFECYCLE_NAMESPACE
 from network.protocol.read_write_set import Version
@@ -58,8 +58,8 @@ def channel() -> JudgedChannel:
     return channel
 
 
-def told(judgement: BlockJudgement) -> list[tuple[int, StopReason]]:
-    return [(stop.tx_number, stop.reason) for stop in judgement.stops]
+def told(judgement: BlockJudgement) -> list[tuple[int, NoVerdictReason]]:
+    return [(stop.tx_number, stop.reason) for stop in judgement.without_verdict]
 
 
 def codes(judgement: BlockJudgement) -> list[str]:
@@ -71,40 +71,40 @@ def unsigned(spec: EnvelopeSpec) -> EnvelopeSpec:
     return replace(spec, change_envelope=clear("signature"))
 
 
-REASONS: list[tuple[Sequence[EnvelopeSpec | bytes], Sequence[str], list[tuple[int, StopReason]]]] = [
+REASONS: list[tuple[Sequence[EnvelopeSpec | bytes], Sequence[str], list[tuple[int, NoVerdictReason]]]] = [
     (
         [NO_ACTIONS, READ],
         ["INVALID_ENDORSER_TRANSACTION", "VALID"],
-        [(1, StopReason.NO_ACTIONS)],
+        [(1, NoVerdictReason.NO_ACTIONS)],
     ),
-    ([NO_ACTION], ["INVALID_ENDORSER_TRANSACTION"], [(0, StopReason.NO_ACTION)]),
+    ([NO_ACTION], ["INVALID_ENDORSER_TRANSACTION"], [(0, NoVerdictReason.NO_ACTION)]),
     (
         [unsigned(NO_ACTION), READ],
         [NO_SIGNATURE, "VALID"],
-        [(1, StopReason.NO_ACTIONS)],
+        [(1, NoVerdictReason.NO_ACTIONS)],
     ),
-    ([b""], ["BAD_COMMON_HEADER"], [(0, StopReason.NO_HEADER)]),
-    ([b"\xff", WRITE], ["INVALID_OTHER_REASON", "VALID"], [(1, StopReason.NOT_READABLE)]),
+    ([b""], ["BAD_COMMON_HEADER"], [(0, NoVerdictReason.NO_HEADER)]),
+    ([b"\xff", WRITE], ["INVALID_OTHER_REASON", "VALID"], [(1, NoVerdictReason.NOT_READABLE)]),
     (
         [GARBAGE, WRITE_PRIVATE],
         ["INVALID_ENDORSER_TRANSACTION", "VALID"],
-        [(1, StopReason.NOT_READABLE)],
+        [(1, NoVerdictReason.NOT_READABLE)],
     ),
-    ([unsigned(CHANGE_POLICY), WRITE], [NO_SIGNATURE, "VALID"], [(1, StopReason.NEVER_JUDGED)]),
+    ([unsigned(CHANGE_POLICY), WRITE], [NO_SIGNATURE, "VALID"], [(1, NoVerdictReason.NEVER_JUDGED)]),
     (
         [EnvelopeSpec(write_set(SetSpec(collections={"none": SetSpec(writes=[("p", b"1")])})))],
         ["ENDORSEMENT_POLICY_FAILURE"],
-        [(0, StopReason.UNDEFINED_COLLECTION)],
+        [(0, NoVerdictReason.UNDEFINED_COLLECTION)],
     ),
     (
         [unsigned(EnvelopeSpec(write_set(SetSpec(collections={"none": SetSpec(metadata=[("p", NOTE)])}))))],
         [NO_SIGNATURE],
-        [(0, StopReason.UNDEFINED_COLLECTION)],
+        [(0, NoVerdictReason.UNDEFINED_COLLECTION)],
     ),
     (
         [EnvelopeSpec(read_write_set([("none", SetSpec(collections={"own": SetSpec(writes=[("p", b"1")])}))]))],
         ["INVALID_CHAINCODE"],
-        [(0, StopReason.UNDEFINED_COLLECTION)],
+        [(0, NoVerdictReason.UNDEFINED_COLLECTION)],
     ),
     (
         [
@@ -112,7 +112,7 @@ REASONS: list[tuple[Sequence[EnvelopeSpec | bytes], Sequence[str], list[tuple[in
             METADATA,
         ],
         ["VALID", "VALID"],
-        [(1, StopReason.METADATA_OF_DELETED)],
+        [(1, NoVerdictReason.METADATA_OF_DELETED)],
     ),
 ]
 
@@ -164,7 +164,7 @@ def test_a_policy_of_a_key_that_cannot_be_read_stops_whoever_writes_the_key(chan
     judgement = channel.judge(READ, WRITE)
 
     assert codes(judgement) == ["MVCC_READ_CONFLICT", "ENDORSEMENT_POLICY_FAILURE"]
-    assert told(judgement) == [(1, StopReason.KEY_POLICY)]
+    assert told(judgement) == [(1, NoVerdictReason.KEY_POLICY)]
 
 
 def test_a_policy_that_nobody_can_satisfy_stops_nobody(channel: JudgedChannel) -> None:
@@ -186,18 +186,18 @@ def test_a_second_namespace_that_is_never_judged_is_noticed(channel: JudgedChann
     judgement = channel.judge(failing, later)
 
     assert codes(judgement) == ["ENDORSEMENT_POLICY_FAILURE", "VALID"]
-    assert told(judgement) == [(1, StopReason.NEVER_JUDGED)]
+    assert told(judgement) == [(1, NoVerdictReason.NEVER_JUDGED)]
 
 
 @pytest.mark.parametrize(
     ("field", "value", "reason"),
     [
-        ("ValidationInfo", b"\xff", StopReason.DEFINITION),
-        ("ValidationInfo", b"\x12\x09\x0a\x05other\x12\x00", StopReason.PLUGIN),
+        ("ValidationInfo", b"\xff", NoVerdictReason.DEFINITION),
+        ("ValidationInfo", b"\x12\x09\x0a\x05other\x12\x00", NoVerdictReason.PLUGIN),
     ],
 )
 def test_a_definition_that_no_peer_can_use_stops_them(
-    channel: JudgedChannel, field: str, value: bytes, reason: StopReason
+    channel: JudgedChannel, field: str, value: bytes, reason: NoVerdictReason
 ) -> None:
     key = (LIFECYCLE_NAMESPACE, "", field_key(CHAINCODE, field).encode())
     channel.state.put(key, StateUpdate(value, Version(1, 0)))
@@ -215,12 +215,12 @@ def test_a_configuration_that_does_not_follow_stops_a_peer(channel: JudgedChanne
     judgement = channel.judge(spec)
 
     assert codes(judgement) == ["INVALID_CONFIG_TRANSACTION"]
-    assert told(judgement) == [(0, StopReason.CONFIGURATION)]
+    assert told(judgement) == [(0, NoVerdictReason.CONFIGURATION)]
 
 
 def test_a_reason_names_neither_key_nor_value(channel: JudgedChannel) -> None:
     secret = SetSpec(collections={"none": SetSpec(writes=[("a secret key", b"a secret value")])})
 
-    (stop,) = channel.judge(EnvelopeSpec(write_set(secret))).stops
+    (stop,) = channel.judge(EnvelopeSpec(write_set(secret))).without_verdict
 
     assert "secret" not in str(stop)

@@ -1,12 +1,7 @@
-"""What in a block would stop a real peer: it ends, halts the channel, or waits for ever, and gives no verdict.
+"""What in a block is so malformed that Fabric's rules give no code for it: there is no verdict to agree with.
 
-Nothing here changes a verdict. A peer of ours gives the code and goes on; whoever runs it is told what a network of
-real peers would have done.
-
-Rules, as read in Fabric 3.1.5: `core/common/validation/statebased/{validator_keylevel,vpmanagerimpl}.go` (policies of
-keys are looked for in every earlier transaction of the block, also in those that are refused),
-`core/common/validation/msgvalidation.go`, `core/ledger/kvledger/txmgmt/validation/batch_preparer.go`,
-`gossip/privdata/coordinator.go` (collections of refused transactions too).
+No endorser and no orderer of ours lets such a thing through. Nothing here changes a verdict: where one is in a block
+all the same, a peer of ours gives the code that the rules come nearest to and goes on, and says so.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -23,62 +18,60 @@ from network.protocol.validation_code import INVALID_ENDORSER_TRANSACTION
 from network.protocol.wire import parse
 
 
-class StopReason(StrEnum):
-    """Why a real peer stops."""
+class NoVerdictReason(StrEnum):
+    """What is wrong."""
 
-    NO_HEADER = "an envelope without header: the peer ends"
-    NO_ACTION = "an action without endorsed part: the peer ends"
-    NO_ACTIONS = "a transaction without actions stands before one whose endorsements are judged: the peer ends"
-    NOT_READABLE = "a transaction that cannot be read stands before one that writes: the peer waits for ever"
-    NEVER_JUDGED = (
-        "a transaction that is never judged changes the metadata of a key written later: the peer waits for ever"
-    )
-    UNDEFINED_COLLECTION = "writes to a collection that is not defined: the peer halts the channel"
-    KEY_POLICY = "the policy of a key cannot be read: the peer halts the channel"
-    DEFINITION = "the definition of a chaincode cannot be read: the peer halts the channel"
-    PLUGIN = "a chaincode with a validation plugin that the peer does not have: the peer halts the channel"
-    CONFIGURATION = "a configuration that does not follow from the one in force: the peer halts the channel"
-    METADATA_OF_DELETED = "metadata is written to a key that was deleted earlier in the block: the peer ends"
+    NO_HEADER = "an envelope without header"
+    NO_ACTION = "an action without endorsed part"
+    NO_ACTIONS = "a transaction without actions"
+    NOT_READABLE = "a transaction that cannot be read"
+    NEVER_JUDGED = "a transaction that is never judged changes the metadata of a key that is written"
+    UNDEFINED_COLLECTION = "writes to a collection that is not defined"
+    KEY_POLICY = "the policy of a key cannot be read"
+    DEFINITION = "the definition of a chaincode cannot be read"
+    PLUGIN = "a chaincode with a validation plugin that the peer does not have"
+    CONFIGURATION = "a configuration that does not follow from the one in force"
+    METADATA_OF_DELETED = "metadata is written to a key that was deleted earlier in the block"
 
 
-class PeerStop(NamedTuple):
+class NoVerdict(NamedTuple):
     """One reason, and the transaction that brings it about; it holds no key and no value."""
 
     tx_number: int
-    reason: StopReason
+    reason: NoVerdictReason
 
 
 class _Found(NamedTuple):
     """What looking for policies of keys finds in a transaction: what it writes, or why nothing can be seen."""
 
     read_write_set: tuple[NamespaceSet, ...]
-    defect: StopReason | None = None
+    defect: NoVerdictReason | None = None
 
 
-class StopCheck:
+class NoVerdictCheck:
     """One block, transaction by transaction in its order; `has_collection` tells by namespace and name."""
 
     def __init__(self, has_collection: Callable[[str, str], bool]) -> None:
         self._has_collection = has_collection
-        self._found: list[PeerStop] = []
-        self._defects: set[StopReason | None] = set()
+        self._found: list[NoVerdict] = []
+        self._defects: set[NoVerdictReason | None] = set()
         self._unjudged: set[StateKey] = set()
 
     @property
-    def reasons(self) -> tuple[PeerStop, ...]:
+    def reasons(self) -> tuple[NoVerdict, ...]:
         """Everything found so far."""
         return tuple(self._found)
 
-    def add(self, tx_number: int, reason: StopReason) -> None:
+    def add(self, tx_number: int, reason: NoVerdictReason) -> None:
         """Note a reason that was found elsewhere."""
-        self._found.append(PeerStop(tx_number, reason))
+        self._found.append(NoVerdict(tx_number, reason))
 
     def refused(self, tx_number: int, envelope: bytes, code: int) -> None:
         """Look at a transaction that got a code before its endorsements were judged."""
         found = _look(envelope)
         self._defects.add(found.defect)
-        if found.defect == StopReason.NO_HEADER or (
-            found.defect == StopReason.NO_ACTION and code == INVALID_ENDORSER_TRANSACTION
+        if found.defect == NoVerdictReason.NO_HEADER or (
+            found.defect == NoVerdictReason.NO_ACTION and code == INVALID_ENDORSER_TRANSACTION
         ):
             self.add(tx_number, found.defect)
         self._unjudged.update(key for entry in found.read_write_set for key in _changed_policies(entry))
@@ -87,12 +80,12 @@ class StopCheck:
     def judged(self, tx_number: int, read_write_set: Sequence[NamespaceSet], namespaces: frozenset[str]) -> None:
         """Look at a transaction whose endorsements were judged for some namespaces, with whatever result."""
         written = {key for entry in read_write_set if entry.namespace in namespaces for key in _written(entry)}
-        if namespaces and not self._defects.isdisjoint((StopReason.NO_ACTIONS, StopReason.NO_ACTION)):
-            self.add(tx_number, StopReason.NO_ACTIONS)
-        if written and StopReason.NOT_READABLE in self._defects:
-            self.add(tx_number, StopReason.NOT_READABLE)
+        if namespaces and not self._defects.isdisjoint((NoVerdictReason.NO_ACTIONS, NoVerdictReason.NO_ACTION)):
+            self.add(tx_number, NoVerdictReason.NO_ACTIONS)
+        if written and NoVerdictReason.NOT_READABLE in self._defects:
+            self.add(tx_number, NoVerdictReason.NOT_READABLE)
         if not written.isdisjoint(self._unjudged):
-            self.add(tx_number, StopReason.NEVER_JUDGED)
+            self.add(tx_number, NoVerdictReason.NEVER_JUDGED)
         self._unjudged.update(
             key for entry in read_write_set if entry.namespace not in namespaces for key in _changed_policies(entry)
         )
@@ -106,7 +99,7 @@ class StopCheck:
             if part.writes or part.metadata_writes
         ]
         if not all(self._has_collection(*place) for place in written):
-            self.add(tx_number, StopReason.UNDEFINED_COLLECTION)
+            self.add(tx_number, NoVerdictReason.UNDEFINED_COLLECTION)
 
 
 def _look(content: bytes) -> _Found:
@@ -114,13 +107,13 @@ def _look(content: bytes) -> _Found:
     try:
         payload = parse(common_pb2.Payload, parse(common_pb2.Envelope, content, "Envelope").payload, "Payload")
         if not payload.HasField("header"):
-            return _Found((), StopReason.NO_HEADER)
+            return _Found((), NoVerdictReason.NO_HEADER)
         actions = parse(transaction_pb2.Transaction, payload.data, "Transaction").actions
         if not actions:
-            return _Found((), StopReason.NO_ACTIONS)
+            return _Found((), NoVerdictReason.NO_ACTIONS)
         endorsed = parse(transaction_pb2.ChaincodeActionPayload, actions[0].payload, "ChaincodeActionPayload")
         if not endorsed.HasField("action"):
-            return _Found((), StopReason.NO_ACTION)
+            return _Found((), NoVerdictReason.NO_ACTION)
         response = parse(
             proposal_response_pb2.ProposalResponsePayload,
             endorsed.action.proposal_response_payload,
@@ -128,7 +121,7 @@ def _look(content: bytes) -> _Found:
         )
         results = parse(proposal_pb2.ChaincodeAction, response.extension, "ChaincodeAction").results
     except DecodeError:
-        return _Found((), StopReason.NOT_READABLE)
+        return _Found((), NoVerdictReason.NOT_READABLE)
     try:
         return _Found(decode_read_write_set(results))
     except DecodeError:
