@@ -14,7 +14,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -241,7 +241,7 @@ class ProcessTable:
             _signal_group(process, signal.SIGKILL)
         _left_after(alive, timeout_seconds)
         for name in list(self._children):
-            self._reap(name)
+            self._reap(name, is_ended=any(ended == name for ended, _ in ending))
         for name in {name for name, _ in ending}:
             self._record(name).unlink(missing_ok=True)
         return sorted(name for name, process in ending if process in alive)
@@ -252,7 +252,7 @@ class ProcessTable:
         for process in killed:
             _signal_group(process, signal.SIGKILL)
         psutil.wait_procs(killed, timeout=END_TIMEOUT_SECONDS)
-        self._reap(name)
+        self._reap(name, is_ended=True)
         self._record(name).unlink(missing_ok=True)
 
     def pause(self, name: str) -> None:
@@ -291,10 +291,18 @@ class ProcessTable:
         content = {"pid": process.pid, "started": started, "arguments": arguments}
         write_file(self._record(name), json.dumps(content).encode(), is_lasting=False)
 
-    def _reap(self, name: str) -> None:
-        """Take the exit status of an ended child of ours; one that lives on is nobody's child once we end."""
+    def _reap(self, name: str, *, is_ended: bool = False) -> None:
+        """Take the exit status of an ended child of ours; one that lives on is nobody's child once we end.
+
+        The status is there when the last thread has ended, a moment after the process counts as a zombie.
+        """
         child = self._children.get(name)
-        if child is not None and child.poll() is not None:
+        if child is None:
+            return
+        if is_ended:
+            with suppress(subprocess.TimeoutExpired):
+                child.wait(END_TIMEOUT_SECONDS)
+        if child.poll() is not None:
             del self._children[name]
 
     def _record(self, name: str) -> Path:
