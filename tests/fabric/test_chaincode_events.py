@@ -51,7 +51,7 @@ async def emit(network: LiveNetwork) -> Emitted:
         placed = [await (await transaction.submit()).status() for transaction in (winner, loser)]
         assert [status.code for status in placed] == ["VALID", "MVCC_READ_CONFLICT"]
         third = await contract.submit_transaction("emit", network.fresh("event"), "third", "3")
-        await network.raise_all_to(third.status.block_number + 1)
+        await network.wait_for_block(third.status.block_number)
     return Emitted(
         before,
         *[

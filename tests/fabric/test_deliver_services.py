@@ -368,7 +368,7 @@ def test_headers_come_without_transactions_but_a_configuration_keeps_its_own(net
 def test_witnesses_of_two_peers_agree_with_the_blocks(network: LiveNetwork) -> None:
     async def story() -> None:
         height = await network.height(SERVICE)
-        await network.raise_all_to(height)
+        await network.wait_for_block(height - 1)
         streams = []
         async with network.channel(SERVICE) as service, network.channel(CUSTOMER) as customer:
             for channel in (service, customer):
@@ -457,7 +457,7 @@ def test_private_data_are_given_by_members_to_members(
                 retry=ONCE,
             )
         number = done.status.block_number
-        await network.raise_all_to(number + 1)
+        await network.wait_for_block(number)
         found: dict[str, list[str]] = {}
         async with network.channel(peer) as channel:
             stream = BlockStream(network.identity(msp_id, user), channel, CHANNEL)

@@ -715,7 +715,7 @@ class Load:
                     self.written[key] = committed.status.block_number
 
 
-async def until(is_true: Callable[[], bool], seconds: float = 120.0) -> None:
+async def until(is_true: Callable[[], bool], seconds: float = 240.0) -> None:
     async with asyncio.timeout(seconds):
         while True:
             if is_true():

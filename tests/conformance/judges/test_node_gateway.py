@@ -39,7 +39,7 @@ CONTRACT: Final = (Path(__file__).parent / "python_shim", "script_contract:chain
 BOTH_SIDES: Final = "AND('CustomerMSP.peer', OutOf(1, 'ServiceMSP.peer', 'BillingMSP.peer'))"
 REPLACED: Final = (
     (r"\b[0-9a-f]{64}\b", "(hash or id)"),
-    (r"after \d+\.\d+s(,(LB pick|name resolution): \d+\.\d+s)*", "after (time)"),
+    (r"after \d+\.\d+s(,(LB pick|name resolution|metadata filters): \d+\.\d+s)*", "after (time)"),
 )
 """What stands for a text that is another one on every network; addresses are replaced by names as well."""
 
