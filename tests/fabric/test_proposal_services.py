@@ -12,15 +12,24 @@ import pytest
 from fabric_protos.gateway import gateway_pb2, gateway_pb2_grpc
 from fabric_protos.peer import chaincode_pb2, peer_pb2_grpc
 
-from network.protocol.proposal import decode_proposal, transaction_id
+from network.protocol.proposal import decode_proposal
 from tests.support.live_network import BILLING, SERVICE, LiveNetwork
+from tests.support.proposal_change import (
+    created_by,
+    header,
+    named_elsewhere,
+    replaced,
+    without_id,
+    without_input,
+    without_name,
+    without_nonce,
+    without_time,
+)
 from tests.support.service_request import (
     GARBAGE,
     NO_TEXT,
     UNREADABLE,
-    Change,
     Detail,
-    ProposalParts,
     ProposalSpec,
     Refused,
     called,
@@ -129,55 +138,6 @@ def no_metadata(chaincode: str, channel: str) -> Refused:
 
 def unmarshalled(message: str, why: str = UNREADABLE) -> str:
     return f"error unmarshalling {message}: {why}"
-
-
-def replaced(**layers: Any) -> Change:
-    def change(parts: ProposalParts) -> None:
-        for name, content in layers.items():
-            setattr(parts, name, content)
-
-    return change
-
-
-def header(**fields: Any) -> Change:
-    def change(parts: ProposalParts) -> None:
-        for name, content in fields.items():
-            setattr(parts.channel_header, name, content)
-
-    return change
-
-
-def without_time(parts: ProposalParts) -> None:
-    parts.channel_header.ClearField("timestamp")
-
-
-def without_nonce(parts: ProposalParts) -> None:
-    parts.signature_header.nonce = b""
-
-
-def created_by(creator: bytes) -> Change:
-    def change(parts: ProposalParts) -> None:
-        parts.signature_header.creator = creator
-        parts.channel_header.tx_id = transaction_id(parts.signature_header.nonce, creator)
-
-    return change
-
-
-def without_input(parts: ProposalParts) -> None:
-    parts.invocation.chaincode_spec.ClearField("input")
-
-
-def without_id(parts: ProposalParts) -> None:
-    parts.invocation.chaincode_spec.ClearField("chaincode_id")
-
-
-def without_name(parts: ProposalParts) -> None:
-    parts.invocation.chaincode_spec.chaincode_id.name = ""
-
-
-def named_elsewhere(parts: ProposalParts) -> None:
-    """Call `probe`, whatever the header says of whom; the gateway plans by the one, the peer calls the other."""
-    parts.extension.chaincode_id.name = "nowhere"
 
 
 VALIDATING = "error validating proposal: "

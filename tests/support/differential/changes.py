@@ -9,8 +9,17 @@ from typing import Any, Final
 from fabric_protos.common import common_pb2
 from fabric_protos.peer import proposal_pb2, proposal_response_pb2, transaction_pb2
 
-from network.protocol.proposal import transaction_id
-from tests.support.service_request import GARBAGE, EnvelopeParts, ProposalParts
+from tests.support.proposal_change import (
+    as_init,
+    created_by,
+    header,
+    named_elsewhere,
+    replaced,
+    without_input,
+    without_nonce,
+    without_time,
+)
+from tests.support.service_request import GARBAGE, EnvelopeParts
 
 MINUTE: Final = 60 * 1_000_000_000
 MAX_BYTES: Final = 10 * 1024 * 1024
@@ -20,77 +29,33 @@ _NOBODY: Final = b"nobody"
 # --- proposals
 
 
-def _replaced(**layers: Any) -> Callable[[Any], None]:
-    def change(parts: Any) -> None:
-        for name, content in layers.items():
-            setattr(parts, name, content)
-
-    return change
-
-
-def _header(**fields: Any) -> Callable[[Any], None]:
-    def change(parts: Any) -> None:
-        for name, content in fields.items():
-            setattr(parts.channel_header, name, content)
-
-    return change
-
-
-def _without_time(parts: Any) -> None:
-    parts.channel_header.ClearField("timestamp")
-
-
-def _without_nonce(parts: Any) -> None:
-    parts.signature_header.nonce = b""
-
-
-def _created_by(creator: bytes) -> Callable[[ProposalParts], None]:
-    def change(parts: ProposalParts) -> None:
-        parts.signature_header.creator = creator
-        parts.channel_header.tx_id = transaction_id(parts.signature_header.nonce, creator)
-
-    return change
-
-
-def _without_input(parts: ProposalParts) -> None:
-    parts.invocation.chaincode_spec.ClearField("input")
-
-
-def _named_elsewhere(parts: ProposalParts) -> None:
-    parts.extension.chaincode_id.name = "nowhere"
-
-
-def _as_init(parts: ProposalParts) -> None:
-    parts.invocation.chaincode_spec.input.is_init = True
-
-
 PROPOSALS: Final[Mapping[str, Mapping[str, Any]]] = {
-    "no proposal": {"change": _replaced(content=GARBAGE)},
-    "an empty proposal": {"change": _replaced(content=b"")},
-    "no header": {"change": _replaced(header=GARBAGE)},
-    "no channel header": {"change": _replaced(channel_header=GARBAGE)},
-    "a channel that is no text": {"change": _replaced(channel_header=b"\x22\x01\xff")},
-    "no signature header": {"change": _replaced(signature_header=GARBAGE)},
-    "no payload": {"change": _replaced(payload=GARBAGE)},
-    "no invocation": {"change": _replaced(invocation=GARBAGE)},
-    "no extension": {"change": _replaced(extension=GARBAGE)},
-    "an empty extension": {"change": _replaced(extension=b"")},
-    "no input": {"change": _without_input},
-    "no time": {"change": _without_time},
+    "no proposal": {"change": replaced(content=GARBAGE)},
+    "an empty proposal": {"change": replaced(content=b"")},
+    "no header": {"change": replaced(header=GARBAGE)},
+    "no channel header": {"change": replaced(channel_header=GARBAGE)},
+    "a channel that is no text": {"change": replaced(channel_header=b"\x22\x01\xff")},
+    "no signature header": {"change": replaced(signature_header=GARBAGE)},
+    "no payload": {"change": replaced(payload=GARBAGE)},
+    "no invocation": {"change": replaced(invocation=GARBAGE)},
+    "no extension": {"change": replaced(extension=GARBAGE)},
+    "an empty extension": {"change": replaced(extension=b"")},
+    "no input": {"change": without_input},
+    "no time": {"change": without_time},
     "sixteen minutes old": {"nanoseconds": -16 * MINUTE},
     "an hour early": {"nanoseconds": 60 * MINUTE},
-    "type 1": {"change": _header(type=1)},
-    "type 2": {"change": _header(type=2)},
-    "type 77": {"change": _header(type=77)},
-    "an epoch": {"change": _header(epoch=1)},
-    "another id": {"change": _header(tx_id="mine")},
-    "no nonce": {"change": _without_nonce},
-    "no creator": {"change": _created_by(b"")},
-    "created by nobody": {"change": _created_by(_NOBODY)},
+    "type 1": {"change": header(type=1)},
+    "type 2": {"change": header(type=2)},
+    "type 77": {"change": header(type=77)},
+    "an epoch": {"change": header(epoch=1)},
+    "another id": {"change": header(tx_id="mine")},
+    "no nonce": {"change": without_nonce},
+    "no creator": {"change": created_by(b"")},
+    "created by nobody": {"change": created_by(_NOBODY)},
     "unsigned": {"signature": b""},
     "signed with nothing": {"signature": GARBAGE},
-    "named elsewhere": {"change": _named_elsewhere},
-    "as init": {"change": _as_init},
+    "named elsewhere": {"change": named_elsewhere},
+    "as init": {"change": as_init},
 }
 
 
@@ -199,27 +164,27 @@ def _created_by_nobody(parts: EnvelopeParts) -> None:
 
 ENVELOPES: Final[Mapping[str, Mapping[str, Any]]] = {
     "nothing wrong": {},
-    "no header": {"change": _replaced(header=None)},
-    "an empty channel header": {"change": _replaced(channel_header=b"")},
-    "no channel header": {"change": _replaced(channel_header=GARBAGE)},
-    "a channel that is no text": {"change": _replaced(channel_header=b"\x22\x01\xff")},
-    "no signature header": {"change": _replaced(signature_header=GARBAGE)},
+    "no header": {"change": replaced(header=None)},
+    "an empty channel header": {"change": replaced(channel_header=b"")},
+    "no channel header": {"change": replaced(channel_header=GARBAGE)},
+    "a channel that is no text": {"change": replaced(channel_header=b"\x22\x01\xff")},
+    "no signature header": {"change": replaced(signature_header=GARBAGE)},
     "no channel": {"channel": ""},
     "a channel that nobody has": {"channel": "elsewhere"},
     "a configuration": {"kind": 1},
     "a configuration update that is none": {"kind": 2},
     "a type of old": {"kind": 4},
-    "an empty signature header": {"change": _replaced(signature_header=b"")},
+    "an empty signature header": {"change": replaced(signature_header=b"")},
     "signed with nothing": {"signature": b"none"},
     "unsigned": {"signature": b""},
     "created by nobody": {"change": _created_by_nobody},
     "too large": {"data": bytes(MAX_BYTES)},
 }
 SEEKS: Final[Mapping[str, Mapping[str, Any]]] = {
-    "no header": {"change": _replaced(header=None)},
-    "no channel header": {"change": _replaced(channel_header=GARBAGE)},
-    "no signature header": {"change": _replaced(signature_header=GARBAGE)},
-    "no time": {"change": _without_time},
+    "no header": {"change": replaced(header=None)},
+    "no channel header": {"change": replaced(channel_header=GARBAGE)},
+    "no signature header": {"change": replaced(signature_header=GARBAGE)},
+    "no time": {"change": without_time},
     "sixteen minutes old": {"nanoseconds": -16 * MINUTE},
     "sixteen minutes early": {"nanoseconds": 16 * MINUTE},
     "no channel": {"channel": ""},
