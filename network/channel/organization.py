@@ -11,6 +11,7 @@ import yaml
 from fabric_protos.msp import msp_config_pb2
 
 from network.channel.change import Address, anchor_peers_message
+from network.channel.update_file import read_bounded
 from network.errors import UpdateFileError
 from network.genesis import ADMINS, policy_message
 from network.protocol.config_group import ConfigGroup, ConfigPolicy, ConfigValue, config_group
@@ -88,7 +89,7 @@ def _settings(file: Path) -> dict[str, Any]:
     if not file.exists():
         return {}
     try:
-        content = yaml.safe_load(_read(file))
+        content = yaml.safe_load(read_bounded(file, MAX_FILE_BYTES))
     except (yaml.YAMLError, UnicodeDecodeError, RecursionError, ValueError) as error:
         raise UpdateFileError(f"{file}: not YAML") from error
     if not isinstance(content, dict):
@@ -122,7 +123,7 @@ def _unit(folder: Path, unit: object, place: str) -> msp_config_pb2.FabricOUIden
     if named and not path.resolve().is_relative_to(folder.resolve()):
         raise UpdateFileError(f"{file}: {place}.Certificate is outside of the folder")
     return msp_config_pb2.FabricOUIdentifier(
-        certificate=_read(path) if named else b"",
+        certificate=read_bounded(path, MAX_FILE_BYTES) if named else b"",
         organizational_unit_identifier=unit["OrganizationalUnitIdentifier"],
     )
 
@@ -137,21 +138,10 @@ def _pems(folder: Path) -> list[bytes]:
         raise UpdateFileError(f"{folder}: {error.strerror}") from error
     if len(files) > MAX_FILES:
         raise UpdateFileError(f"{folder}: more than {MAX_FILES} files")
-    contents = [(file, _read(file)) for file in files]
+    contents = [(file, read_bounded(file, MAX_FILE_BYTES)) for file in files]
     for file, content in contents:
         if b"PRIVATE KEY" in content:
             raise UpdateFileError(f"{file}: a private key, which has no place in a channel")
         if b"-----BEGIN" not in content:
             raise UpdateFileError(f"{file}: not PEM")
     return [content for _, content in contents]
-
-
-def _read(path: Path) -> bytes:
-    try:
-        with path.open("rb") as file:
-            content = file.read(MAX_FILE_BYTES + 1)
-    except OSError as error:
-        raise UpdateFileError(f"{path}: {error.strerror}") from error
-    if len(content) > MAX_FILE_BYTES:
-        raise UpdateFileError(f"{path}: larger than {MAX_FILE_BYTES} bytes")
-    return content

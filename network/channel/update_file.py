@@ -67,15 +67,15 @@ def write_update_file(path: Path, channel_id: str, signed: SignedUpdate) -> None
         raise UpdateFileError(f"{path}: {error.strerror}") from error
 
 
-def read_bounded(path: Path) -> bytes:
-    """Read a file that is not larger than an update or a configuration can be; raises UpdateFileError."""
+def read_bounded(path: Path, max_bytes: int = MAX_FILE_BYTES) -> bytes:
+    """Read a file, unless it is larger than an update or a configuration can be; raises UpdateFileError."""
     try:
         with path.open("rb") as file:
-            content = file.read(MAX_FILE_BYTES + 1)
+            content = file.read(max_bytes + 1)
     except OSError as error:
         raise UpdateFileError(f"{path}: {error.strerror}") from error
-    if len(content) > MAX_FILE_BYTES:
-        raise UpdateFileError(f"{path}: larger than {MAX_FILE_BYTES} bytes")
+    if len(content) > max_bytes:
+        raise UpdateFileError(f"{path}: larger than {max_bytes} bytes")
     return content
 
 
