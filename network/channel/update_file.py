@@ -67,8 +67,9 @@ def write_update_file(path: Path, channel_id: str, signed: SignedUpdate) -> None
         raise UpdateFileError(f"{path}: {error.strerror}") from error
 
 
-def read_bounded(path: Path, max_bytes: int = MAX_FILE_BYTES) -> bytes:
-    """Read a file, unless it is larger than an update or a configuration can be; raises UpdateFileError."""
+def read_bounded(path: Path, max_bytes: int | None = None) -> bytes:
+    """Read a file of at most so many bytes, by default those of an update or a configuration; raises UpdateFileError."""
+    max_bytes = MAX_FILE_BYTES if max_bytes is None else max_bytes
     try:
         with path.open("rb") as file:
             content = file.read(max_bytes + 1)
