@@ -70,7 +70,19 @@ class ProcessTable:
 
         Gives its pid. `environment` is added to ours. Raises ProcessStartError when the program cannot be started.
         """
-        child = self._popen(name, arguments, environment=environment, folder=folder)
+        return self._start(name, arguments, arguments, environment=environment, folder=folder)
+
+    def _start(
+        self,
+        name: str,
+        program: Sequence[str],
+        arguments: Sequence[str],
+        *,
+        environment: Mapping[str, str],
+        folder: Path,
+    ) -> int:
+        """Start `program`, and note `arguments` as what it was started with."""
+        child = self._popen(name, program, environment=environment, folder=folder)
         self._reap(name)
         self._children[name] = child
         self._note_start(name, child.pid, arguments)
@@ -104,11 +116,7 @@ class ProcessTable:
             module, _, function = entry.partition(":")
             code = f"from {module} import {function}; {function}()"
             program = [sys.executable, "-P", "-c", code, *arguments]
-            child = self._popen(name, program, environment={}, folder=folder)
-            self._reap(name)
-            self._children[name] = child
-            self._note_start(name, child.pid, arguments)
-            return child.pid
+            return self._start(name, program, arguments, environment={}, folder=folder)
         log = str(self.log_path(name))
         request = fork_server.ForkRequest(entry, arguments, MARK, self._mark(name), log, str(folder), os.getpid())
         pid = self._fork(self._fork_server, request)
@@ -240,9 +248,10 @@ class ProcessTable:
         for process in alive:
             _signal_group(process, signal.SIGKILL)
         _left_after(alive, timeout_seconds)
+        ended = {name for name, _ in ending}
         for name in list(self._children):
-            self._reap(name, is_ended=any(ended == name for ended, _ in ending))
-        for name in {name for name, _ in ending}:
+            self._reap(name, is_ended=name in ended)
+        for name in ended:
             self._record(name).unlink(missing_ok=True)
         return sorted(name for name, process in ending if process in alive)
 
