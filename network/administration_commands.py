@@ -4,12 +4,12 @@ Exit status as of `kvr network`.
 """
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from gateway.client.gateway import Network
 from network.administration import (
     Administrator,
     committed_chaincodes,
@@ -28,7 +28,6 @@ from network.command_options import (
     run_as_admin,
 )
 from network.lifecycle import approvals, approve, commit, committed_sequence, install
-from network.protocol.lifecycle import ChaincodeDefinition
 from network.protocol.package import build_service_package, package_id, read_package
 from network.running.atomic_file import write_file
 from network.running.root import NetworkRoot
@@ -143,7 +142,7 @@ def approve_command(  # noqa: PLR0913, PLR0917  # one parameter per option
         await approve(network, admin.msp_id, name, wanted, package)
         typer.echo(f"{admin.msp_id} approves {name} {version}, sequence {sequence}, on {channel_name}")
         if await committed_sequence(network, name) < sequence:
-            await _show_approvals(network, name, wanted)
+            _show_approvals(await approvals(network, name, wanted))
         else:
             typer.echo("  it is committed already; from now on your peers run it by this package")
 
@@ -212,14 +211,12 @@ def status_command(  # one parameter per option
             typer.echo(f"  policy: {entry.policy}")
             if entry.collections:
                 typer.echo(f"  collections: {', '.join(entry.collections)}")
-            for organization, approved in sorted(entry.approvals.items()):
-                typer.echo(f"  {organization}: {'approved' if approved else 'not approved'}")
+            _show_approvals(entry.approvals)
 
     run_as_admin(profile, msp_id, identity, work)
 
 
-async def _show_approvals(network: Network, name: str, wanted: ChaincodeDefinition) -> None:
-    given = await approvals(network, name, wanted)
+def _show_approvals(given: Mapping[str, bool]) -> None:
     for organization, approved in sorted(given.items()):
         typer.echo(f"  {organization}: {'approved' if approved else 'not approved'}")
 
