@@ -68,7 +68,7 @@ def write_update_file(path: Path, channel_id: str, signed: SignedUpdate) -> None
 
 
 def read_bounded(path: Path, max_bytes: int | None = None) -> bytes:
-    """Read a file of at most so many bytes, by default those of an update or a configuration; raises UpdateFileError."""
+    """Read a file of so many bytes at most, by default as an update or a configuration; raises UpdateFileError."""
     max_bytes = MAX_FILE_BYTES if max_bytes is None else max_bytes
     try:
         with path.open("rb") as file:
