@@ -12,6 +12,8 @@ import pytest
 from sqlalchemy import URL
 
 from tests.support import leak, requirement
+from tests.support.embedded_ledger import deployed, generate_dev
+from tests.support.generated_network import GeneratedNetwork
 from tests.support.live_network import FACTS_VARIABLE
 from tests.support.postgresql import ServerMissingError, fresh_database, running_server
 from tests.support.scheduling import ByNetwork
@@ -69,6 +71,19 @@ def postgresql_url(postgresql_server: URL) -> Iterator[str]:
 def sqlite_url(tmp_path: Path) -> str:
     """Give the address of an SQLite file that is not there yet, in a folder of this test."""
     return f"sqlite:///{tmp_path / 'kvr.db'}"
+
+
+@pytest.fixture(scope="session")
+def generated(tmp_path_factory: pytest.TempPathFactory) -> GeneratedNetwork:
+    """Give credentials and first blocks of the shipped topology `dev`; nothing changes them."""
+    return generate_dev(tmp_path_factory.mktemp("generated") / "credentials")
+
+
+@pytest.fixture
+def network(generated: GeneratedNetwork, tmp_path: Path) -> Iterator[Any]:
+    """Give an embedded ledger with all chaincodes, without sockets; folders with other networks have their own."""
+    with deployed(generated, tmp_path / "network") as made:
+        yield made
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])

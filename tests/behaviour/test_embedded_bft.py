@@ -1,6 +1,5 @@
 """BFT on the embedded ledger: quorum signatures, what differs between orderers, known requests, orderers down."""
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -29,12 +28,6 @@ QUORUM = 3
 @pytest.fixture(scope="module")
 def generated(tmp_path_factory: pytest.TempPathFactory) -> GeneratedNetwork:
     return generate_dev(tmp_path_factory.mktemp("generated") / "credentials", "bft")
-
-
-@pytest.fixture
-def network(generated: GeneratedNetwork, tmp_path: Path) -> Iterator[LedgerNetwork]:
-    with deployed(generated, tmp_path / "network") as made:
-        yield made
 
 
 def slot(block: Any) -> Any:

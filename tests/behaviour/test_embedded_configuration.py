@@ -1,6 +1,6 @@
 """The configuration of a live channel on the embedded ledger: who may change it, when it rules, what keeps it."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -35,7 +35,6 @@ from tests.support.embedded_ledger import (
     SERVICE,
     LedgerNetwork,
     deployed,
-    generate_dev,
     get,
     put,
 )
@@ -45,17 +44,6 @@ from tests.support.service_request import signed_envelope
 Change = Callable[[ConfigGroup], ConfigGroup]
 CUSTOMER_ADMIN, SERVICE_ADMIN = ("CustomerMSP", "admin"), ("ServiceMSP", "admin")
 BILLING_ADMIN, FIELD_ADMIN, ORDERER_ADMIN = ("BillingMSP", "admin"), ("FieldMSP", "admin"), ("OrdererMSP", "admin")
-
-
-@pytest.fixture(scope="module")
-def generated(tmp_path_factory: pytest.TempPathFactory) -> GeneratedNetwork:
-    return generate_dev(tmp_path_factory.mktemp("generated") / "credentials")
-
-
-@pytest.fixture
-def network(generated: GeneratedNetwork, tmp_path: Path) -> Iterator[LedgerNetwork]:
-    with deployed(generated, tmp_path / "network") as made:
-        yield made
 
 
 def batch(**changes: Any) -> Change:

@@ -1,9 +1,8 @@
 """What peers of the embedded network answer to proposals, in the words of real peers."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from datetime import timedelta
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -28,26 +27,12 @@ from tests.support.embedded_ledger import (
     LedgerNetwork,
     Stub,
     definition,
-    deployed,
-    generate_dev,
     get,
     put,
 )
-from tests.support.generated_network import GeneratedNetwork
 
 FOREVER = timedelta(days=365 * 100).total_seconds()
 AGAIN = "make sure the chaincode {} has been successfully defined on channel consortium and try again: "
-
-
-@pytest.fixture(scope="module")
-def generated(tmp_path_factory: pytest.TempPathFactory) -> GeneratedNetwork:
-    return generate_dev(tmp_path_factory.mktemp("generated") / "credentials")
-
-
-@pytest.fixture
-def network(generated: GeneratedNetwork, tmp_path: Path) -> Iterator[LedgerNetwork]:
-    with deployed(generated, tmp_path / "network") as made:
-        yield made
 
 
 def failing(network: LedgerNetwork, make: Callable[[], Proposal], client: tuple[str, str] = AGENT) -> EndorserError:

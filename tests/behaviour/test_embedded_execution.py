@@ -26,7 +26,6 @@ from tests.support.embedded_ledger import (
     collection,
     definition,
     deployed,
-    generate_dev,
     get,
     put,
     with_second_channel,
@@ -37,17 +36,6 @@ Message = chaincode_shim_pb2.ChaincodeMessage
 STRANGER = ("BillingMSP", "agent")
 INVALID = "invalid invocation: chaincode"
 NOT_INITIALIZED = "has not been initialized for this version, must call as init first"
-
-
-@pytest.fixture(scope="module")
-def generated(tmp_path_factory: pytest.TempPathFactory) -> GeneratedNetwork:
-    return generate_dev(tmp_path_factory.mktemp("generated") / "credentials")
-
-
-@pytest.fixture
-def network(generated: GeneratedNetwork, tmp_path: Path) -> Iterator[LedgerNetwork]:
-    with deployed(generated, tmp_path / "network") as made:
-        yield made
 
 
 @pytest.fixture

@@ -3,7 +3,7 @@
 What one peer alone can say without being contradicted by its own blocks is said here too: it takes a second peer.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -40,25 +40,11 @@ from tests.support.embedded_ledger import (
     SERVICE,
     LedgerNetwork,
     Stub,
-    deployed,
-    generate_dev,
     get,
     get_and_put,
     put,
 )
-from tests.support.generated_network import GeneratedNetwork
 from tests.support.recorded_chain import write_records
-
-
-@pytest.fixture(scope="module")
-def generated(tmp_path_factory: pytest.TempPathFactory) -> GeneratedNetwork:
-    return generate_dev(tmp_path_factory.mktemp("generated") / "credentials")
-
-
-@pytest.fixture
-def network(generated: GeneratedNetwork, tmp_path: Path) -> Iterator[LedgerNetwork]:
-    with deployed(generated, tmp_path / "network") as made:
-        yield made
 
 
 def faults(network: LedgerNetwork, peer: str = SERVICE) -> PeerFaults:

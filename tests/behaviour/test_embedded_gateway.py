@@ -2,8 +2,6 @@
 
 import asyncio
 import re
-from collections.abc import Iterator
-from pathlib import Path
 from random import Random
 from typing import Any
 
@@ -28,24 +26,11 @@ from tests.support.embedded_ledger import (
     Behaviour,
     LedgerNetwork,
     Stub,
-    deployed,
-    generate_dev,
     put,
 )
 from tests.support.generated_network import GeneratedNetwork
 
 DEAD = re.compile(r"error in simulation: failed to execute transaction [0-9a-f]{64}: the server is gone")
-
-
-@pytest.fixture(scope="module")
-def generated(tmp_path_factory: pytest.TempPathFactory) -> GeneratedNetwork:
-    return generate_dev(tmp_path_factory.mktemp("generated") / "credentials")
-
-
-@pytest.fixture
-def network(generated: GeneratedNetwork, tmp_path: Path) -> Iterator[LedgerNetwork]:
-    with deployed(generated, tmp_path / "network") as made:
-        yield made
 
 
 class Chaincode:

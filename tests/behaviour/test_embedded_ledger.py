@@ -1,7 +1,6 @@
 """The embedded ledger as a whole: what clients ask for, endorsers answer, orderers order and every peer commits."""
 
 import asyncio
-from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -30,23 +29,11 @@ from tests.support.embedded_ledger import (
     Stub,
     deploy_all,
     deployed,
-    generate_dev,
     get,
     get_and_put,
     put,
 )
 from tests.support.generated_network import GeneratedNetwork
-
-
-@pytest.fixture(scope="module")
-def generated(tmp_path_factory: pytest.TempPathFactory) -> GeneratedNetwork:
-    return generate_dev(tmp_path_factory.mktemp("generated") / "credentials")
-
-
-@pytest.fixture
-def network(generated: GeneratedNetwork, tmp_path: Path) -> Iterator[LedgerNetwork]:
-    with deployed(generated, tmp_path / "network") as made:
-        yield made
 
 
 def blocks_of(network: LedgerNetwork, peer: str) -> list[bytes]:

@@ -19,7 +19,6 @@ from tests.support.embedded_ledger import (
     Endorsed,
     LedgerNetwork,
     deployed,
-    generate_dev,
     put,
 )
 from tests.support.generated_network import GeneratedNetwork, generate_network
@@ -27,17 +26,6 @@ from tests.support.generated_network import GeneratedNetwork, generate_network
 TIMEOUT = 0.2
 """Seconds, of the topology."""
 FOREVER = timedelta(days=365 * 100).total_seconds()
-
-
-@pytest.fixture(scope="module")
-def generated(tmp_path_factory: pytest.TempPathFactory) -> GeneratedNetwork:
-    return generate_dev(tmp_path_factory.mktemp("generated") / "credentials")
-
-
-@pytest.fixture
-def network(generated: GeneratedNetwork, tmp_path: Path) -> Iterator[LedgerNetwork]:
-    with deployed(generated, tmp_path / "network") as made:
-        yield made
 
 
 @pytest.fixture

@@ -5,9 +5,8 @@ there are. `guarded`: for members alone. `brief`: for two blocks. Field and Cust
 """
 
 import sqlite3
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable
 from hashlib import sha256
-from pathlib import Path
 
 import pytest
 
@@ -23,12 +22,9 @@ from tests.support.embedded_ledger import (
     SERVICE,
     LedgerNetwork,
     Stub,
-    deployed,
-    generate_dev,
     get,
     put,
 )
-from tests.support.generated_network import GeneratedNetwork
 
 
 def try_to_get(key: str, collection: str) -> Callable[[Stub], Awaitable[None]]:
@@ -42,17 +38,6 @@ def try_to_get(key: str, collection: str) -> Callable[[Stub], Awaitable[None]]:
 SECRET = b"a value that only members know"
 MEMBERS = (SERVICE, BILLING)
 STRANGERS = (FIELD, CUSTOMER)
-
-
-@pytest.fixture(scope="module")
-def generated(tmp_path_factory: pytest.TempPathFactory) -> GeneratedNetwork:
-    return generate_dev(tmp_path_factory.mktemp("generated") / "credentials")
-
-
-@pytest.fixture
-def network(generated: GeneratedNetwork, tmp_path: Path) -> Iterator[LedgerNetwork]:
-    with deployed(generated, tmp_path / "network") as made:
-        yield made
 
 
 def holders(network: LedgerNetwork, value: bytes = SECRET) -> set[str]:

@@ -3,9 +3,7 @@
 `pair` is of Service and Billing. Where Service withholds what it has, Billing misses it.
 """
 
-from collections.abc import Iterator
 from hashlib import sha256
-from pathlib import Path
 
 import pytest
 
@@ -26,25 +24,11 @@ from tests.support.embedded_ledger import (
     Stub,
     collection,
     definition,
-    deployed,
-    generate_dev,
     get,
     put,
 )
-from tests.support.generated_network import GeneratedNetwork
 
 SECRET = b"a value that only members know"
-
-
-@pytest.fixture(scope="module")
-def generated(tmp_path_factory: pytest.TempPathFactory) -> GeneratedNetwork:
-    return generate_dev(tmp_path_factory.mktemp("generated") / "credentials")
-
-
-@pytest.fixture
-def network(generated: GeneratedNetwork, tmp_path: Path) -> Iterator[LedgerNetwork]:
-    with deployed(generated, tmp_path / "network") as made:
-        yield made
 
 
 @pytest.fixture

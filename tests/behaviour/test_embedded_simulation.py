@@ -1,8 +1,7 @@
 """What a running contract sees of the ledger and does to it, request by request."""
 
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable
 from hashlib import sha256
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -23,11 +22,8 @@ from tests.support.embedded_ledger import (
     Behaviour,
     LedgerNetwork,
     Stub,
-    deployed,
-    generate_dev,
     put,
 )
-from tests.support.generated_network import GeneratedNetwork
 
 PAGED = (
     "unsuppored transaction. Transaction has already performed a paginated query. Writes are not allowed",
@@ -37,17 +33,6 @@ PRIVATE = (
     "unsuppored transaction. Transaction has already performed queries on pvt data. Writes are not allowed",
     "unsuppored transaction. Queries on pvt data is supported only in a read-only transaction",
 )
-
-
-@pytest.fixture(scope="module")
-def generated(tmp_path_factory: pytest.TempPathFactory) -> GeneratedNetwork:
-    return generate_dev(tmp_path_factory.mktemp("generated") / "credentials")
-
-
-@pytest.fixture
-def network(generated: GeneratedNetwork, tmp_path: Path) -> Iterator[LedgerNetwork]:
-    with deployed(generated, tmp_path / "network") as made:
-        yield made
 
 
 def sets_of(response: Any) -> dict[str, NamespaceSet]:

@@ -33,11 +33,6 @@ from tests.support.generated_network import GeneratedNetwork
 ORDERERS = ("orderer0", "orderer1", "orderer2")
 
 
-@pytest.fixture(scope="module")
-def generated(tmp_path_factory: pytest.TempPathFactory) -> GeneratedNetwork:
-    return generate_dev(tmp_path_factory.mktemp("generated") / "credentials")
-
-
 @pytest.fixture
 def folder(generated: GeneratedNetwork, tmp_path: Path) -> Path:
     """Give the folder of a network that has ended, with some public and private values."""

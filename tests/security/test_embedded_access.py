@@ -20,7 +20,6 @@ from tests.support.embedded_ledger import (
     Stub,
     definition,
     deployed,
-    generate_dev,
     get,
     lifecycle_arguments,
     put,
@@ -51,17 +50,6 @@ READERS_ONLY = (
     "[/Channel/Application/Writers]: [implicit policy evaluation failed - 0 sub-policies were satisfied, but this "
     "policy requires 1 of the 'Writers' sub-policies to be satisfied]"
 )
-
-
-@pytest.fixture(scope="module")
-def generated(tmp_path_factory: pytest.TempPathFactory) -> GeneratedNetwork:
-    return generate_dev(tmp_path_factory.mktemp("generated") / "credentials")
-
-
-@pytest.fixture
-def network(generated: GeneratedNetwork, tmp_path: Path) -> Iterator[LedgerNetwork]:
-    with deployed(generated, tmp_path / "network") as made:
-        yield made
 
 
 @pytest.fixture

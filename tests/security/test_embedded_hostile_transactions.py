@@ -4,9 +4,8 @@ What has no verdict is said in the log. The endorsers here collude: they sign wh
 """
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from hashlib import sha256
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -38,26 +37,12 @@ from tests.support.embedded_ledger import (
     SERVICE,
     LedgerNetwork,
     Stub,
-    deployed,
-    generate_dev,
     get,
     put,
 )
-from tests.support.generated_network import GeneratedNetwork
 
 LIFECYCLE = ("peer0.customer", BILLING)
 """Peers whose endorsements satisfy the policy of `_lifecycle`."""
-
-
-@pytest.fixture(scope="module")
-def generated(tmp_path_factory: pytest.TempPathFactory) -> GeneratedNetwork:
-    return generate_dev(tmp_path_factory.mktemp("generated") / "credentials")
-
-
-@pytest.fixture
-def network(generated: GeneratedNetwork, tmp_path: Path) -> Iterator[LedgerNetwork]:
-    with deployed(generated, tmp_path / "network") as made:
-        yield made
 
 
 def colluding(network: LedgerNetwork, results: bytes, peers: Sequence[str] = BOTH) -> tuple[str, Any]:

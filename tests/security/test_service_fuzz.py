@@ -12,7 +12,6 @@ import resource
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Iterator
-from pathlib import Path
 from random import Random
 from types import SimpleNamespace
 from typing import Any, Final, NamedTuple, NoReturn, Self
@@ -46,13 +45,10 @@ from tests.support.embedded_ledger import (
     LedgerNetwork,
     Stub,
     definition,
-    deployed,
-    generate_dev,
     get,
     lifecycle_arguments,
     put,
 )
-from tests.support.generated_network import GeneratedNetwork
 from tests.support.service_message import envelope_of, seek_info
 from tests.support.store_digest import digests
 from tests.support.wire_mutation import mutated
@@ -93,17 +89,6 @@ class Case(NamedTuple):
 
     method: str
     content: bytes
-
-
-@pytest.fixture(scope="module")
-def generated(tmp_path_factory: pytest.TempPathFactory) -> GeneratedNetwork:
-    return generate_dev(tmp_path_factory.mktemp("generated") / "credentials")
-
-
-@pytest.fixture
-def network(generated: GeneratedNetwork, tmp_path: Path) -> Iterator[LedgerNetwork]:
-    with deployed(generated, tmp_path / "network") as made:
-        yield made
 
 
 class Services:

@@ -14,15 +14,9 @@ from network.channel.organization import member_group, read_msp_folder
 from network.errors import UpdateFileError
 from network.protocol.errors import ConfigurationError
 from tests.support.authority import revoked_users
-from tests.support.embedded_ledger import generate_dev
 from tests.support.generated_network import START, GeneratedNetwork
 
 MEMBER = "ServiceMSP"
-
-
-@pytest.fixture(scope="module")
-def generated(tmp_path_factory: pytest.TempPathFactory) -> GeneratedNetwork:
-    return generate_dev(tmp_path_factory.mktemp("msp") / "credentials")
 
 
 @pytest.fixture

@@ -30,17 +30,11 @@ from network.protocol.config_update import (
 from network.protocol.errors import ConfigUpdateError
 from network.protocol.policy import SignedData, verified_signatures
 from network.protocol.transaction import HEADER_CONFIG_UPDATE
-from tests.support.embedded_ledger import generate_dev
 from tests.support.generated_network import GeneratedNetwork
 
 CHANNEL = "consortium"
 NONCE = bytes(24)
 NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
-
-
-@pytest.fixture(scope="module")
-def generated(tmp_path_factory: pytest.TempPathFactory) -> GeneratedNetwork:
-    return generate_dev(tmp_path_factory.mktemp("update-file") / "credentials")
 
 
 def unsigned(generated: GeneratedNetwork) -> SignedUpdate:
