@@ -19,6 +19,7 @@ from fabric_protos.peer.lifecycle import lifecycle_pb2
 
 from network.protocol.block import BlockHeader, header_hash
 from network.protocol.package import build_service_package
+from tests.support.lifecycle_functions import FOR_WRITERS, LIFECYCLE_FUNCTIONS
 from tests.support.live_network import BILLING, CHANNEL, PROBE, SERVICE, LiveNetwork
 from tests.support.service_request import (
     GARBAGE,
@@ -383,20 +384,6 @@ def test_a_peer_joins_a_channel_once_and_has_its_first_block(network: LiveNetwor
 
 # --- _lifecycle
 
-FUNCTIONS: Final = (
-    "InstallChaincode",
-    "QueryInstalledChaincode",
-    "QueryInstalledChaincodes",
-    "GetInstalledChaincodePackage",
-    "ApproveChaincodeDefinitionForMyOrg",
-    "QueryApprovedChaincodeDefinition",
-    "QueryApprovedChaincodeDefinitions",
-    "CheckCommitReadiness",
-    "CommitChaincodeDefinition",
-    "QueryChaincodeDefinition",
-    "QueryChaincodeDefinitions",
-)
-OF_WRITERS: Final = FUNCTIONS[7:]
 ACL: Final = "Failed to authorize invocation due to failed ACL check: "
 
 
@@ -404,21 +391,21 @@ def not_done(function: str, why: str) -> str:
     return f"failed to invoke backing implementation of '{function}': {why}"
 
 
-@pytest.mark.parametrize("function", FUNCTIONS)
+@pytest.mark.parametrize("function", LIFECYCLE_FUNCTIONS)
 def test_an_argument_of_the_lifecycle_that_is_none_is_refused(network: LiveNetwork, function: str) -> None:
     words = not_done(function, f"could not decode input arg for *lifecycle.Invocation.{function}: {UNREADABLE}")
 
     assert answer(network, "_lifecycle", (function.encode(), GARBAGE)) == failed(words)
 
 
-@pytest.mark.parametrize("function", FUNCTIONS)
+@pytest.mark.parametrize("function", LIFECYCLE_FUNCTIONS)
 def test_the_lifecycle_is_for_admins_of_the_peer_or_writers_of_the_channel(network: LiveNetwork, function: str) -> None:
     found = answer(network, "_lifecycle", (function.encode(), GARBAGE), user=AGENT)
     without = answer(network, "_lifecycle", (function.encode(), GARBAGE), channel="")
     stranger = answer(network, "_lifecycle", (function.encode(), GARBAGE), msp_id=BILLING)
 
     decoded = not_done(function, f"could not decode input arg for *lifecycle.Invocation.{function}: {UNREADABLE}")
-    if function in OF_WRITERS:
+    if function in FOR_WRITERS:
         assert found == stranger == failed(decoded)
         assert without == failed(f"{ACL}{NO_ROLE.format('Writers')}")
     else:

@@ -27,26 +27,13 @@ from network.protocol.private_data import LIFECYCLE_NAMESPACE
 from network.protocol.proposal import Response
 from network.protocol.read_write_set import NamespaceSet
 from tests.support.embedded_channel import EmbeddedChannel, with_acls
+from tests.support.lifecycle_functions import FOR_WRITERS, LIFECYCLE_FUNCTIONS
 
 NAME = "service"
 PACKAGE = build_service_package("service_1.0", {"address": "127.0.0.1:9999"})
 PACKAGE_ID = f"service_1.0:{sha256(PACKAGE).hexdigest()}"
 COLLECTIONS = encode_collections([CollectionConfig("secret", members_policy("EnterpriseMSP"))])
 DEFINITION = ChaincodeDefinition(1, "1.0")
-FUNCTIONS = (
-    "InstallChaincode",
-    "QueryInstalledChaincode",
-    "QueryInstalledChaincodes",
-    "GetInstalledChaincodePackage",
-    "ApproveChaincodeDefinitionForMyOrg",
-    "QueryApprovedChaincodeDefinition",
-    "QueryApprovedChaincodeDefinitions",
-    "CheckCommitReadiness",
-    "CommitChaincodeDefinition",
-    "QueryChaincodeDefinition",
-    "QueryChaincodeDefinitions",
-)
-FOR_WRITERS = FUNCTIONS[-4:]
 
 
 @pytest.fixture
@@ -537,7 +524,7 @@ def test_needs_a_capability_of_the_channel(network: EmbeddedChannel) -> None:
     )
 
 
-@pytest.mark.parametrize("function", FUNCTIONS)
+@pytest.mark.parametrize("function", LIFECYCLE_FUNCTIONS)
 def test_every_function_asks_who_calls(network: EmbeddedChannel, function: str) -> None:
     signer = network.enterprise.peer if function in FOR_WRITERS else network.client
     reason = (
@@ -565,7 +552,7 @@ def test_a_function_that_does_not_exist_does_not_run_by_a_policy_of_the_channel(
     )
 
 
-@pytest.mark.parametrize("function", FUNCTIONS)
+@pytest.mark.parametrize("function", LIFECYCLE_FUNCTIONS)
 def test_an_argument_that_is_no_message_is_refused(network: EmbeddedChannel, function: str) -> None:
     assert failure(network.call(function, b"\xff")).startswith(
         failed(function, f"could not decode input arg for *lifecycle.Invocation.{function}: ")
