@@ -62,14 +62,14 @@ def _envelope_type() -> Any:  # noqa: ANN401  a message type made at run time ha
                 field.type_name = f".{_PACKAGE}.{view.name}.{field.type_name.removeprefix(own)}"
             elif field.type_name in views:
                 field.type_name = views[field.type_name]
-    described = descriptor_pool.Default().AddSerializedFile(file.SerializeToString())  # type: ignore[no-untyped-call]
+    described = descriptor_pool.Default().AddSerializedFile(file.SerializeToString())  # type: ignore[no-untyped-call]  # protobuf has no types here
     return message_factory.GetMessageClass(described.message_types_by_name["Envelope"])
 
 
 _Envelope: Final = _envelope_type()
 
 
-def view_envelope(content: bytes) -> Any | None:  # noqa: ANN401
+def view_envelope(content: bytes) -> Any | None:  # noqa: ANN401  # a message
     """Give the view of an envelope, None where it has to be read part by part; never raises."""
     try:
         view = _Envelope.FromString(content)

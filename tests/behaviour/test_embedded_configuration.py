@@ -416,6 +416,7 @@ def test_a_configuration_that_was_not_authorised_does_not_come_into_force(networ
         payload = common_pb2.Payload.FromString(message.last_update.payload)
         payload.data = encode_signed_update(signed)
         message.last_update.payload = payload.SerializeToString()
+        # What no orderer of ours writes is written past its checks.
         wrapped = service._wrapped(message.SerializeToString(), service.orderers[0], 0)  # noqa: SLF001
         service._write_block([wrapped.SerializeToString()], service.rules)  # noqa: SLF001
         await service.resume(service.orderers[0])

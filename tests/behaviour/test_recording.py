@@ -27,7 +27,7 @@ class TellingEndorser(Endorser):
 
     blocks: Sequence[bytes] = ()
 
-    async def call(self, chaincode: str, arguments: Sequence[bytes], **_: Any) -> bytes:  # type: ignore[override]
+    async def call(self, chaincode: str, arguments: Sequence[bytes], **_: Any) -> bytes:  # type: ignore[override]  # a double
         assert (chaincode, arguments) == ("qscc", [b"GetChainInfo", CHANNEL.encode()])
         tip = header_hash(decode_block(self.blocks[-1]).header)
         return bytes(ledger_pb2.BlockchainInfo(height=len(self.blocks), currentBlockHash=tip).SerializeToString())
@@ -119,7 +119,7 @@ def test_verdicts_of_two_peers_have_to_be_the_same(tmp_path: Path) -> None:
                     peer.blocks[4] = change_block(BLOCKS[4], other_flags)
                 return deliver(service, requests, context)
 
-            peer.deliver = changing  # type: ignore[method-assign]
+            peer.deliver = changing  # type: ignore[method-assign]  # a double
             await record_channel([endorser], CHANNEL, tmp_path / "out", lambda _: None)
 
     with recorded_peer(BLOCKS) as peer, pytest.raises(RecordingError, match="has another block 4"):

@@ -352,7 +352,7 @@ def test_several_keys_come_in_the_order_asked_for(asked: AskedNetwork) -> None:
         many(collection="own"),
     )
 
-    assert [list(shim.GetStateMultipleResult.FromString(it).values) for it in (public, private, absent)] == [  # type: ignore[arg-type]
+    assert [list(shim.GetStateMultipleResult.FromString(it).values) for it in (public, private, absent)] == [
         [b"2", b"", b"1"],
         [b"1", b"", b"0"],
         [],

@@ -113,7 +113,7 @@ class _Unreadable(NamedTuple):
     words: str
 
 
-def _method_handler(method: MethodDescriptor, handler: Callable[..., Any], slots: Slots) -> Any:  # noqa: ANN401
+def _method_handler(method: MethodDescriptor, handler: Callable[..., Any], slots: Slots) -> Any:  # noqa: ANN401  # gRPC has no types for it
     kind = GetMessageClass(method.input_type)
 
     def read(content: bytes) -> Message | _Unreadable:
@@ -131,7 +131,7 @@ def _method_handler(method: MethodDescriptor, handler: Callable[..., Any], slots
         except Exception as error:  # noqa: BLE001  # the edge: whatever fails here ends one call and no other
             await _end(context, method, error)
 
-    async def answer_many(requests: Any, context: _Context) -> AsyncIterator[Message]:  # noqa: ANN401
+    async def answer_many(requests: Any, context: _Context) -> AsyncIterator[Message]:  # noqa: ANN401  # what gRPC gives
         try:
             with slots.taken():
                 if method.client_streaming:

@@ -24,7 +24,7 @@ async def ask(context: Context, script: str) -> bytes:
         content = bytes.fromhex(payload) if isinstance(payload, str) else _iterator(answers[payload])
         try:
             # All that a peer can be asked, whether the stub would or not.
-            answer = await context.stub._ask(Message.Type.Value(name), content)  # noqa: SLF001
+            answer = await context.stub._ask(Message.Type.Value(name), content)  # noqa: SLF001  # any request at all
         except PeerRefusedError as error:
             answers.append({"refused": error.text})
         else:
