@@ -173,7 +173,9 @@ class MappedRow(NamedTuple):
     """One version of one row of one mapped table.
 
     `table` is the index in the mapping. `effect` is PUT, DELETE or VERSION; `values` are the column values in the
-    order of the mapping (None when the row is deleted).
+    order of the mapping (None when the row is deleted). `external_id`: the key as a text that is unique in its table
+    (None: of a private key that is not known).
+    `children`: for each child table the values of its rows, in the order of the array.
     """
 
     table: int
@@ -182,6 +184,8 @@ class MappedRow(NamedTuple):
     write_number: int
     effect: Effect
     values: tuple[object, ...] | None
+    external_id: str | None
+    children: tuple[tuple[tuple[object, ...], ...], ...] = ()
 
 
 class QuarantinedWrite(NamedTuple):

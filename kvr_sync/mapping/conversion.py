@@ -6,10 +6,11 @@ text names what was expected and what kind of thing was found, never the value.
 
 import re
 from collections.abc import Callable
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from decimal import Context, Decimal, Inexact, InvalidOperation
 from functools import lru_cache
 from typing import Any, TypeAlias
+from uuid import UUID
 
 from kvr_sync.mapping import quarantine
 from kvr_sync.mapping.definition import ColumnMapping, ColumnType
@@ -29,6 +30,10 @@ _TIMESTAMP = re.compile(
     r"(?:\.([0-9]{1,6})0*+)?(?:[Zz]|[+-](?:[01][0-9]|2[0-3]):[0-5][0-9])"
 )
 """RFC 3339 date-time with a T, without the leap second; what follows six fractional digits must be zeros."""
+_DATE = re.compile(r"[0-9]{4}-(?:0[1-9]|1[0-2])-(?:0[1-9]|[12][0-9]|3[01])")
+"""RFC 3339 full-date."""
+_UUID = re.compile(r"[0-9a-fA-F]{8}-(?:[0-9a-fA-F]{4}-){3}[0-9a-fA-F]{12}")
+"""The text of RFC 9562, in either case."""
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MIN_SECONDS = -62_135_596_800
@@ -59,17 +64,14 @@ def json_converter(column: ColumnMapping) -> Converter:
     """Give the converter of a column for values out of a JSON document."""
     match column.type:
         case ColumnType.TEXT:
-            return _indexed_text if column.index else _text
-        case ColumnType.INTEGER:
-            return _integer
+            return _indexed_text_converter(column.index_share) if column.index_share else _text
         case ColumnType.DECIMAL:
             return _decimal_converter(column)
-        case ColumnType.BOOLEAN:
-            return _boolean
-        case ColumnType.TIMESTAMP:
-            return _timestamp
+        case ColumnType.ENUM:
+            return _enum_converter(frozenset(column.values))
         case _:
-            return write_document  # json; a document has no bytes, and no mapping asks it for them
+            # json last: a document has no bytes, and no mapping asks it for them
+            return _PLAIN_CONVERTERS.get(column.type, write_document)
 
 
 def text_converter(column: ColumnMapping) -> Converter:
@@ -147,13 +149,46 @@ def _text(value: object) -> str:
     return value
 
 
-def _indexed_text(value: object) -> str:
-    text = _text(value)
-    if len(text) > MAX_PLAIN_TEXT and len(text.encode()) > MAX_INDEXED_TEXT_BYTES:
-        raise UnfitValueError(
-            quarantine.OUT_OF_RANGE, f"text of at most {MAX_INDEXED_TEXT_BYTES} bytes expected (index)"
-        )
-    return text
+def _indexed_text_converter(share: int) -> Converter:
+    most = MAX_INDEXED_TEXT_BYTES // share
+
+    def convert(value: object) -> str:
+        text = _text(value)
+        if len(text) > most // 4 and len(text.encode()) > most:
+            raise UnfitValueError(quarantine.OUT_OF_RANGE, f"text of at most {most} bytes expected (index)")
+        return text
+
+    return convert
+
+
+def _enum_converter(values: frozenset[str]) -> Converter:
+    def convert(value: object) -> str:
+        if type(value) is not str:
+            raise _wrong_type("text", value)
+        if value not in values:
+            raise UnfitValueError(quarantine.NOT_IN_ENUMERATION, f"one of {len(values)} texts expected")
+        return value
+
+    return convert
+
+
+def _date(value: object) -> date:
+    if type(value) is not str:
+        raise _wrong_type("a date", value)
+    if _DATE.fullmatch(value):
+        try:
+            return date.fromisoformat(value)
+        except ValueError:
+            pass  # a day its month does not have; the year 0
+    raise UnfitValueError(quarantine.NOT_A_DATE, "a possible date YYYY-MM-DD expected")
+
+
+def _uuid(value: object) -> UUID:
+    if type(value) is not str:
+        raise _wrong_type("a UUID", value)
+    if not _UUID.fullmatch(value):
+        raise UnfitValueError(quarantine.NOT_A_UUID, "a UUID of 32 hexadecimal digits and four hyphens expected")
+    return UUID(value)
 
 
 def _integer(value: object) -> int:
@@ -231,7 +266,7 @@ def _boolean_of_text(text: str) -> bool:
 def _decimal_converter(column: ColumnMapping) -> Callable[[object], Decimal]:
     if column.precision is not None and column.scale is not None:
         return _fixed_decimal_converter(column.precision, column.scale)
-    return _indexed_decimal if column.index else _decimal
+    return _indexed_decimal_converter(column.index_share) if column.index_share else _decimal
 
 
 def _fixed_decimal_converter(precision: int, scale: int) -> Callable[[object], Decimal]:
@@ -272,12 +307,24 @@ def _decimal(value: object) -> Decimal:
     return number
 
 
-def _indexed_decimal(value: object) -> Decimal:
-    number = _decimal(value)
-    exponent = number.as_tuple().exponent
-    before, after = max(number.adjusted() + 1, 0), -exponent if isinstance(exponent, int) else 0
-    if before + max(after, 0) > MAX_INDEXED_DIGITS:
-        raise UnfitValueError(
-            quarantine.OUT_OF_RANGE, f"a number of at most {MAX_INDEXED_DIGITS} digits expected (index)"
-        )
-    return number
+def _indexed_decimal_converter(share: int) -> Callable[[object], Decimal]:
+    most = MAX_INDEXED_DIGITS // share
+
+    def convert(value: object) -> Decimal:
+        number = _decimal(value)
+        exponent = number.as_tuple().exponent
+        before, after = max(number.adjusted() + 1, 0), -exponent if isinstance(exponent, int) else 0
+        if before + max(after, 0) > most:
+            raise UnfitValueError(quarantine.OUT_OF_RANGE, f"a number of at most {most} digits expected (index)")
+        return number
+
+    return convert
+
+
+_PLAIN_CONVERTERS: dict[ColumnType, Converter] = {
+    ColumnType.INTEGER: _integer,
+    ColumnType.BOOLEAN: _boolean,
+    ColumnType.DATE: _date,
+    ColumnType.TIMESTAMP: _timestamp,
+    ColumnType.UUID: _uuid,
+}

@@ -4,6 +4,7 @@ The format for people is described in `kvr_sync/mapping/README.md` and, for edit
 """
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from hashlib import sha256
@@ -25,8 +26,14 @@ class ColumnType(StrEnum):
     """Decimal, exact, finite, within PostgreSQL's numeric."""
     BOOLEAN = "boolean"
     """bool."""
+    DATE = "date"
+    """date of the years 1 to 9999."""
     TIMESTAMP = "timestamp"
     """datetime in UTC, with microseconds."""
+    UUID = "uuid"
+    """UUID."""
+    ENUM = "enum"
+    """str: one of the column's `values`."""
     JSON = "json"
     """str: compact JSON text."""
     BYTES = "bytes"
@@ -38,9 +45,11 @@ class LedgerFact(StrEnum):
 
     BLOCK_NUMBER = "block_number"
     TX_NUMBER = "tx_number"
+    WRITE_NUMBER = "write_number"
     TX_ID = "tx_id"
     CREATOR_MSP_ID = "creator_msp_id"
     CLAIMED_AT = "claimed_at"
+    CLAIMED_NANOS = "claimed_nanos"
     CHAINCODE = "chaincode"
     FUNCTION = "function"
     COLLECTION = "collection"
@@ -48,7 +57,7 @@ class LedgerFact(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class FromKeyAttribute:
-    """An attribute of the composite key, by its position (from 0)."""
+    """An attribute of the composite key, or a part of a key of a pattern, by its position (from 0)."""
 
     position: int
     name: str
@@ -83,7 +92,19 @@ class FromJson:
     path: JsonPath
 
 
-Source: TypeAlias = FromKeyAttribute | FromKey | FromKeyRest | FromValue | FromLedger | FromJson
+@dataclass(frozen=True, slots=True)
+class FromElement:
+    """The whole element of the array that a child table is made of."""
+
+
+@dataclass(frozen=True, slots=True)
+class FromUnknown:
+    """The members of the document that no column reads, as one JSON object."""
+
+
+Source: TypeAlias = (
+    FromKeyAttribute | FromKey | FromKeyRest | FromValue | FromLedger | FromJson | FromElement | FromUnknown
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,10 +123,33 @@ class PrefixSelector:
 
 
 @dataclass(frozen=True, slots=True)
-class ColumnMapping:
-    """One column. `precision` and `scale` are set for decimals only, both or neither.
+class PatternSelector:
+    """Simple keys made of literal texts with one attribute between each two: `literals` has one more than `attributes`.
 
-    `equals_json`: the document must repeat the column's value at this path, or it is quarantined.
+    An attribute is not empty and ends where the next literal begins first; the last one may take all the rest.
+    """
+
+    literals: tuple[str, ...]
+    attributes: tuple[str, ...]
+
+
+KeySelector: TypeAlias = CompositeSelector | PrefixSelector | PatternSelector
+
+
+@dataclass(frozen=True, slots=True)
+class Reference:
+    """A column of another table, or of the same, whose values this column should repeat. Nothing enforces it."""
+
+    table: str
+    column: str
+
+
+@dataclass(frozen=True, slots=True)
+class ColumnMapping:
+    """One column. `precision` and `scale` are set for decimals only, both or neither; `values` for enumerations.
+
+    `equals_json`: the document must repeat the column's value at this path, or it is quarantined. `collation`: a
+    locale by whose rules texts sort; None: by their bytes.
     """
 
     name: str
@@ -117,21 +161,56 @@ class ColumnMapping:
     scale: int | None = None
     equals_json: JsonPath | None = None
     comment: str | None = None
+    values: tuple[str, ...] = ()
+    collation: str | None = None
+    references: Reference | None = None
+    index_share: int = 0
+    """How many columns the widest index has that this column is in; 0: it is in none. Bounds its values."""
+
+    def __post_init__(self) -> None:
+        """An index of its own is one of a single column."""
+        if self.index and not self.index_share:
+            object.__setattr__(self, "index_share", 1)
+
+
+@dataclass(frozen=True, slots=True)
+class ChildMapping:
+    """A table with one row for each element of an array of the document; the rows belong to the document's row."""
+
+    name: str
+    each: JsonPath
+    columns: tuple[ColumnMapping, ...]
+    comment: str | None = None
+    indexes: tuple[tuple[str, ...], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class SequenceRange:
+    """Sequences of a chaincode definition, both ends included; `last` None: all later ones."""
+
+    first: int
+    last: int | None
 
 
 @dataclass(frozen=True, slots=True)
 class TableMapping:
     """One table: rows are identified by their ledger key, never by a column.
 
-    `collections`: the private data collections whose keys and values these are; none: public state.
+    `collections`: the private data collections whose keys and values these are; none: public state. `sequences`: the
+    table takes values written while such a definition was in force; None: all. `refuses_unknown`: a document with a
+    member that no column and no child table reads is quarantined. `indexes`: names of the columns of each.
     """
 
     name: str
     namespace: str
-    key: CompositeSelector | PrefixSelector
+    key: KeySelector
     columns: tuple[ColumnMapping, ...]
     comment: str | None = None
     collections: tuple[str, ...] = ()
+    children: tuple[ChildMapping, ...] = ()
+    indexes: tuple[tuple[str, ...], ...] = ()
+    sequences: SequenceRange | None = None
+    refuses_unknown: bool = False
 
 
 @dataclass(frozen=True)
@@ -184,39 +263,79 @@ def _table_object(table: TableMapping, *, comments: bool) -> dict[str, object]:
             key = {"composite": object_type, "attributes": list(attributes)}
         case PrefixSelector(prefix):
             key = {"prefix": prefix}
+        case PatternSelector(literals, attributes):
+            key = {"pattern": format_pattern(literals, attributes)}
     content: dict[str, object] = {"namespace": table.namespace, "key": key}
     if table.collections:
         content["collections"] = list(table.collections)
     if comments and table.comment is not None:
         content["comment"] = table.comment
-    content["columns"] = {column.name: _column_object(column, comments=comments) for column in table.columns}
+    if table.sequences is not None:
+        last = {} if table.sequences.last is None else {"to": table.sequences.last}
+        content["sequence"] = {"from": table.sequences.first, **last}
+    if table.refuses_unknown:
+        content["unknown"] = "quarantine"
+    content |= _columns_object(table, comments=comments)
+    if table.children:
+        content["children"] = {child.name: _child_object(child, comments=comments) for child in table.children}
     return content
+
+
+def _child_object(child: ChildMapping, *, comments: bool) -> dict[str, object]:
+    content: dict[str, object] = {"each": format_json_path(child.each)}
+    if comments and child.comment is not None:
+        content["comment"] = child.comment
+    return content | _columns_object(child, comments=comments)
+
+
+def _columns_object(table: TableMapping | ChildMapping, *, comments: bool) -> dict[str, object]:
+    content: dict[str, object] = {
+        "columns": {column.name: _column_object(column, comments=comments) for column in table.columns}
+    }
+    if table.indexes:
+        content["indexes"] = [list(columns) for columns in table.indexes]
+    return content
+
+
+def format_pattern(literals: Sequence[str], attributes: Sequence[str]) -> str:
+    """Write a pattern as a mapping has it: attributes in braces, braces of literals doubled."""
+    doubled = [literal.replace("{", "{{").replace("}", "}}") for literal in literals]
+    named = [f"{{{name}}}" for name in attributes] + [""]
+    return "".join(text for pair in zip(doubled, named, strict=True) for text in pair)
 
 
 def _column_object(column: ColumnMapping, *, comments: bool) -> dict[str, object]:
-    content: dict[str, object] = {}
-    match column.source:
+    options: dict[str, object] = {
+        "required": column.required,
+        "index": column.index,
+        "precision": column.precision,
+        "scale": column.scale,
+        "equals_json": column.equals_json and format_json_path(column.equals_json),
+        "values": list(column.values),
+        "collation": column.collation,
+        "references": column.references and f"{column.references.table}.{column.references.column}",
+        "comment": column.comment if comments else None,
+    }
+    given = {name: value for name, value in options.items() if value is not None and value is not False and value != []}
+    return {**_source_object(column.source), "type": column.type.value, **given}
+
+
+def _source_object(source: Source) -> dict[str, object]:
+    match source:
         case FromJson(path):
-            content["json"] = format_json_path(path)
+            return {"json": format_json_path(path)}
         case FromKeyAttribute(_, name):
-            content["from"] = f"key.{name}"
-        case FromKey():
-            content["from"] = "key"
-        case FromKeyRest():
-            content["from"] = "key.rest"
-        case FromValue():
-            content["from"] = "value"
+            return {"from": f"key.{name}"}
         case FromLedger(fact):
-            content["from"] = f"ledger.{fact.value}"
-    content["type"] = column.type.value
-    if column.required:
-        content["required"] = True
-    if column.index:
-        content["index"] = True
-    if column.precision is not None:
-        content |= {"precision": column.precision, "scale": column.scale}
-    if column.equals_json is not None:
-        content["equals_json"] = format_json_path(column.equals_json)
-    if comments and column.comment is not None:
-        content["comment"] = column.comment
-    return content
+            return {"from": f"ledger.{fact.value}"}
+        case _:
+            return {"from": _SOURCE_WORDS[type(source)]}
+
+
+_SOURCE_WORDS: dict[type, str] = {
+    FromKey: "key",
+    FromKeyRest: "key.rest",
+    FromValue: "value",
+    FromElement: "element",
+    FromUnknown: "unknown",
+}

@@ -15,6 +15,15 @@ MAX_TABLES = 200
 MAX_COLUMNS = 500
 """Columns of one table (also in `mapping.schema.json`); PostgreSQL ends at 1,600, SQLite at 2,000."""
 
+MAX_KEY_ATTRIBUTES = 50
+"""Attributes of one key (also in `mapping.schema.json`)."""
+
+MAX_ELEMENTS = 100_000
+"""Rows of one child table that one document makes."""
+
+MAX_EXTERNAL_ID_BYTES = 512
+"""UTF-8 bytes of the readable id of a row."""
+
 MAX_PATH_STEPS = 32
 """Steps of one JSON path."""
 

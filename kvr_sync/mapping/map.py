@@ -5,7 +5,9 @@ of it are a view. A document is mapped whole or quarantined whole, per table.
 """
 
 from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Mapping as Lookup
 from functools import lru_cache
+from types import MappingProxyType
 from typing import NamedTuple
 
 from kvr_sync.mapping import quarantine
@@ -18,22 +20,32 @@ from kvr_sync.mapping.conversion import (
     text_converter,
 )
 from kvr_sync.mapping.definition import (
+    ChildMapping,
     ColumnMapping,
     ColumnType,
     CompositeSelector,
+    FromElement,
     FromJson,
     FromKey,
     FromKeyAttribute,
     FromKeyRest,
     FromLedger,
+    FromUnknown,
     FromValue,
     LedgerFact,
     Mapping,
+    PatternSelector,
+    PrefixSelector,
+    SequenceRange,
     TableMapping,
 )
-from kvr_sync.mapping.document import JsonValue, read_document
+from kvr_sync.mapping.document import JsonValue, read_document, write_document
+from kvr_sync.mapping.external_id import external_id
 from kvr_sync.mapping.json_path import JsonPath, select, select_object
+from kvr_sync.mapping.key_pattern import match_pattern
+from kvr_sync.mapping.limits import MAX_ELEMENTS
 from kvr_sync.mapping.quarantine import UnfitValueError
+from kvr_sync.mapping.unknown_members import KnownMembers, known_members, unknown_members
 from kvr_sync.model import (
     Effect,
     EffectiveWrite,
@@ -52,7 +64,10 @@ from network.protocol.composite_key import split_composite_key
 _NONE = Effect.NONE
 _DELETE = Effect.DELETE
 
-_FactReader = Callable[[int, TransactionFacts], object]
+_FactReader = Callable[[int, int, TransactionFacts], object]
+"""From block number, write number and transaction."""
+
+NO_SEQUENCES: Lookup[str, int] = MappingProxyType({})
 
 
 class _Members(NamedTuple):
@@ -64,22 +79,55 @@ class _Members(NamedTuple):
     others: tuple[tuple[int, str, Converter], ...]
 
 
-class _TablePlan(NamedTuple):
-    """A table, taken apart by where its values come from; each entry begins with the position of its column."""
+class _ColumnsPlan(NamedTuple):
+    """Columns taken apart by where their values come from; each entry begins with the position of its column."""
 
-    table: int
     column_names: tuple[str, ...]
     blank: tuple[None, ...]
-    attribute_count: int
     attributes: tuple[tuple[int, int, Converter], ...]
     keys: tuple[tuple[int, int, Converter], ...]
     members: tuple[_Members, ...]
     paths: tuple[tuple[int, JsonPath, Converter], ...]
     repeats: tuple[tuple[int, JsonPath, Converter], ...]
-    reads_document: bool
     whole_values: tuple[tuple[int, Converter], ...]
+    elements: tuple[tuple[int, Converter], ...]
     facts: tuple[tuple[int, _FactReader], ...]
     required: tuple[int, ...]
+
+
+class _ChildPlan(NamedTuple):
+    """A child table: where its array is, and the columns of its rows."""
+
+    name: str
+    each: JsonPath
+    columns: _ColumnsPlan
+
+
+class _TablePlan(NamedTuple):
+    """A table: which keys it takes, and what becomes of their values."""
+
+    table: int
+    columns: _ColumnsPlan
+    children: tuple[_ChildPlan, ...]
+    attribute_count: int
+    pattern: tuple[str, ...] | None
+    sequences: SequenceRange | None
+    reads_document: bool
+    known: "KnownMembers | None"
+    """Where unknown members count; None: they are ignored."""
+    unknown_column: int | None
+    """Where they go; None: a document that has some is refused."""
+    collection: str
+    """Which is part of a row's id, where a table takes the keys of several; "" elsewhere."""
+
+    def takes(self, sequence: int) -> bool:
+        """Whether values written under a definition of this sequence are for this table."""
+        wanted = self.sequences
+        return wanted is None or (wanted.first <= sequence and (wanted.last is None or sequence <= wanted.last))
+
+    def external_id(self, key: bytes, attributes: tuple[str, ...]) -> str:
+        """Give the readable id of a key of this table."""
+        return external_id(key, attributes if self.attribute_count and self.pattern is None else (), self.collection)
 
 
 class _NamespacePlan(NamedTuple):
@@ -89,10 +137,18 @@ class _NamespacePlan(NamedTuple):
     prefixes: tuple[tuple[bytes, _TablePlan], ...]
     any_prefix: tuple[bytes, ...]
 
+    def simple(self, key: bytes) -> list[_TablePlan]:
+        """Give the tables that a simple key feeds."""
+        return [
+            table
+            for prefix, table in self.prefixes
+            if key.startswith(prefix) and (table.pattern is None or _pattern_attributes(table.pattern, key) is not None)
+        ]
+
     def select(self, key: bytes) -> tuple[tuple[str, ...], Sequence[_TablePlan], Sequence[_TablePlan]]:
         """Give the key's attributes, the tables it feeds, and those of its type with another number of attributes."""
         if key[:1] != b"\x00":
-            return (), [table for prefix, table in self.prefixes if key.startswith(prefix)], ()
+            return (), self.simple(key), ()
         by_count = self.composites.get(key[1 : key.find(b"\x00", 1)])
         parts = split_composite_key(key) if by_count else None
         if by_count is None or parts is None:
@@ -108,8 +164,16 @@ class _CollectionPlan(NamedTuple):
     all_tables: tuple[_TablePlan, ...]
 
 
-def map_block(replayed: ReplayedBlock, mapping: Mapping, private: PrivateChanges | None = None) -> RowBatch:
+def map_block(
+    replayed: ReplayedBlock,
+    mapping: Mapping,
+    private: PrivateChanges | None = None,
+    sequences: Lookup[str, int] = NO_SEQUENCES,
+) -> RowBatch:
     """Convert the effective public writes of a block, in their order, and then the private ones where there are any.
+
+    `sequences`: of the chaincode definitions in force below the block, by name of the chaincode; one that is not there
+    counts as 0. A table that takes other sequences has no row of a key after such a write.
 
     PUT and VERSION give the values of the value the key has afterwards, DELETE a row without values. Total: whatever
     does not fit becomes a `QuarantinedWrite`; keys that no table selects are passed over.
@@ -135,25 +199,28 @@ def map_block(replayed: ReplayedBlock, mapping: Mapping, private: PrivateChanges
             attributes = parts[1]
             tables = by_count.get(len(attributes), ())
             if not tables:
-                _take_unselected(write, by_count, len(attributes), mapped, quarantined)
+                _take_unselected(write, by_count, attributes, mapped, quarantined)
         elif key.startswith(namespace.any_prefix):
-            tables = [table for prefix, table in namespace.prefixes if key.startswith(prefix)]
+            tables = namespace.simple(key)
         else:
             continue
         if write.effect is _DELETE or write.value is None:
-            mapped += [_deleted(write, table) for table in tables]
+            mapped += [_deleted(write, table, attributes) for table in tables]
             continue
         for table in tables:
+            if table.sequences is not None and not table.takes(sequences.get(ledger_key.namespace, 0)):
+                mapped.append(_deleted(write, table, attributes))
+                continue
             row = _map_value(write, write.value, table, attributes, block_number, transactions[write.tx_number])
             if isinstance(row, MappedRow):
                 mapped.append(row)
             else:
                 quarantined.append(row)
     batch = RowBatch(replayed, tuple(mapped), tuple(quarantined))
-    return batch if private is None else _with_private(batch, private, mapping)
+    return batch if private is None else _with_private(batch, private, mapping, sequences)
 
 
-def _with_private(batch: RowBatch, private: PrivateChanges, mapping: Mapping) -> RowBatch:
+def _with_private(batch: RowBatch, private: PrivateChanges, mapping: Mapping, sequences: Lookup[str, int]) -> RowBatch:
     plans = _private_plan(mapping)
     changes = batch.block.changes
     mapped = list(batch.mapped)
@@ -162,13 +229,15 @@ def _with_private(batch: RowBatch, private: PrivateChanges, mapping: Mapping) ->
         plan = plans.get((change.key.namespace, change.key.collection))
         if plan is not None:
             facts = changes.transactions[change.tx_number]
-            _map_private(change, plan, changes.header.number, facts, mapped, quarantined)
+            sequence = sequences.get(change.key.namespace, 0)
+            _map_private(change, plan, sequence, changes.header.number, facts, mapped, quarantined)
     return RowBatch(batch.block, tuple(mapped), tuple(quarantined), private)
 
 
 def _map_private(
     change: PrivateChange,
     collection: "_CollectionPlan",
+    sequence: int,
     block_number: int,
     facts: TransactionFacts,
     mapped: list[MappedRow],
@@ -183,51 +252,63 @@ def _map_private(
         return
     if change.effect is _DELETE or change.private_key is None or change.value is None:
         mapped += [
-            MappedRow(table.table, key, tx_number, write_number, _DELETE, None) for table in collection.all_tables
+            MappedRow(table.table, key, tx_number, write_number, _DELETE, None, None) for table in collection.all_tables
         ]
         return
     own_key = LedgerKey(key.namespace, key.collection, change.private_key)
     write = EffectiveWrite(tx_number, write_number, own_key, WriteKind.PUT, Effect.PUT, change.value, b"")
     attributes, tables, unfit = collection.tables.select(change.private_key)
     for table in tables:
+        if not table.takes(sequence):
+            mapped.append(_deleted(write, table, attributes)._replace(key=key))
+            continue
         row = _map_value(write, change.value, table, attributes, block_number, facts)
         if isinstance(row, MappedRow):
             mapped.append(row._replace(key=key))
         else:
             quarantined.append(row._replace(key=key, value=b""))
-            mapped.append(MappedRow(table.table, key, tx_number, write_number, _DELETE, None))
+            mapped.append(_deleted(write, table, attributes)._replace(key=key))
     for table in unfit:
         detail = f"a key of {table.attribute_count} attributes expected, {len(attributes)} found"
-        found = _quarantined(write, b"", table, quarantine.KEY_ATTRIBUTES, None, detail)
+        found = _quarantined(write, b"", table, quarantine.KEY_ATTRIBUTES, detail)
         quarantined.append(found._replace(key=key))
 
 
-def _deleted(write: EffectiveWrite, table: _TablePlan) -> MappedRow:
-    return MappedRow(table.table, write.key, write.tx_number, write.write_number, Effect.DELETE, None)
+def _deleted(write: EffectiveWrite, table: _TablePlan, attributes: tuple[str, ...]) -> MappedRow:
+    name = table.external_id(write.key.key, attributes)
+    return MappedRow(table.table, write.key, write.tx_number, write.write_number, Effect.DELETE, None, name)
 
 
 def _take_unselected(
     write: EffectiveWrite,
     by_count: dict[int, tuple[_TablePlan, ...]],
-    count: int,
+    attributes: tuple[str, ...],
     mapped: list[MappedRow],
     quarantined: list[QuarantinedWrite],
 ) -> None:
     """A key of a mapped object type whose number of attributes no table has: told of, not lost in silence."""
     tables = [table for tables in by_count.values() for table in tables]
     if write.effect is _DELETE or write.value is None:
-        mapped += [_deleted(write, table) for table in tables]
+        mapped += [_deleted(write, table, attributes) for table in tables]
         return
     for table in tables:
-        detail = f"a key of {table.attribute_count} attributes expected, {count} found"
-        quarantined.append(_quarantined(write, write.value, table, quarantine.KEY_ATTRIBUTES, None, detail))
+        detail = f"a key of {table.attribute_count} attributes expected, {len(attributes)} found"
+        quarantined.append(_quarantined(write, write.value, table, quarantine.KEY_ATTRIBUTES, detail))
 
 
-def _quarantined(
-    write: EffectiveWrite, value: bytes, table: _TablePlan, reason: str, column: int | None, detail: str
-) -> QuarantinedWrite:
-    sentence = detail if column is None else f"column {table.column_names[column]}: {detail}"
-    return QuarantinedWrite(table.table, write.key, write.tx_number, write.write_number, reason, sentence, value)
+def _quarantined(write: EffectiveWrite, value: bytes, table: _TablePlan, reason: str, detail: str) -> QuarantinedWrite:
+    return QuarantinedWrite(table.table, write.key, write.tx_number, write.write_number, reason, detail, value)
+
+
+class _Written(NamedTuple):
+    """What the columns of one document take from outside it."""
+
+    key: bytes
+    value: bytes
+    attributes: tuple[str, ...]
+    block_number: int
+    write_number: int
+    facts: TransactionFacts
 
 
 def _map_value(
@@ -238,47 +319,67 @@ def _map_value(
     block_number: int,
     facts: TransactionFacts,
 ) -> MappedRow | QuarantinedWrite:
-    values: list[object] = list(table.blank)
+    key = write.key.key
+    name = table.external_id(key, attributes)
+    if table.pattern is not None:
+        attributes = _pattern_attributes(table.pattern, key) or ()
+    written = _Written(key, value, attributes, block_number, write.write_number, facts)
+    children: tuple[tuple[tuple[object, ...], ...], ...] = ()
+    document: JsonValue = None
     try:
-        _fill_from_write(values, table, write.key.key, value, attributes, block_number, facts)
+        values = _values_of_write(table.columns, written)
         if table.reads_document:
-            _fill_from_document(values, table, read_document(value))
-        for column in table.required:
-            if values[column] is None:
-                return _quarantined(write, value, table, quarantine.MISSING, column, "a value expected, none found")
+            document = read_document(value)
+            _fill_from_document(values, table.columns, document)
+            if table.known is not None:
+                _take_unknown(values, table, document, table.known)
+        _check_required(values, table.columns)
     except UnfitValueError as error:
-        return _quarantined(write, value, table, error.reason, error.column, error.detail)
-    return MappedRow(table.table, write.key, write.tx_number, write.write_number, write.effect, tuple(values))
+        return _quarantined(write, value, table, error.reason, _with_column(error, table.columns))
+    if table.children:
+        rows = _child_rows(table, document, written)
+        if isinstance(rows, UnfitValueError):
+            return _quarantined(write, value, table, rows.reason, rows.detail)
+        children = rows
+    return MappedRow(
+        table.table, write.key, write.tx_number, write.write_number, write.effect, tuple(values), name, children
+    )
 
 
-def _fill_from_write(
-    values: list[object],
-    table: _TablePlan,
-    key: bytes,
-    value: bytes,
-    attributes: tuple[str, ...],
-    block_number: int,
-    facts: TransactionFacts,
-) -> None:
+def _with_column(error: UnfitValueError, columns: _ColumnsPlan) -> str:
+    return error.detail if error.column is None else f"column {columns.column_names[error.column]}: {error.detail}"
+
+
+def _values_of_write(columns: _ColumnsPlan, written: _Written) -> list[object]:
+    values: list[object] = list(columns.blank)
     column: int | None = None
     try:
-        for column, position, convert in table.attributes:
-            values[column] = convert(attributes[position])
-        for column, start, convert in table.keys:
-            values[column] = convert(key[start:])
-        for column, convert in table.whole_values:
-            values[column] = convert(value)
-        for column, read in table.facts:
-            values[column] = read(block_number, facts)
+        for column, position, convert in columns.attributes:
+            values[column] = convert(written.attributes[position])
+        for column, start, convert in columns.keys:
+            values[column] = convert(written.key[start:])
+        for column, convert in columns.whole_values:
+            values[column] = convert(written.value)
+        for column, read in columns.facts:
+            values[column] = read(written.block_number, written.write_number, written.facts)
     except UnfitValueError as error:
         error.column = column
         raise
+    return values
 
 
-def _fill_from_document(values: list[object], table: _TablePlan, document: JsonValue) -> None:
+def _check_required(values: list[object], columns: _ColumnsPlan) -> None:
+    for column in columns.required:
+        if values[column] is None:
+            error = UnfitValueError(quarantine.MISSING, "a value expected, none found")
+            error.column = column
+            raise error
+
+
+def _fill_from_document(values: list[object], columns: _ColumnsPlan, document: JsonValue) -> None:
     column: int | None = None
     try:
-        for group in table.members:
+        for group in columns.members:
             column = group.first_column if group.parent else None
             parent = select_object(document, group.parent)
             if parent is not None:
@@ -292,15 +393,68 @@ def _fill_from_document(values: list[object], table: _TablePlan, document: JsonV
                     member = parent.get(name)
                     if member is not None:
                         values[column] = convert(member)
-        for column, path, convert in table.paths:
+        for column, path, convert in columns.paths:
             member = select(document, path)
             if member is not None:
                 values[column] = convert(member)
-        for column, path, convert in table.repeats:
+        for column, path, convert in columns.repeats:
             _check_repeated(convert, select(document, path), values[column])
     except UnfitValueError as error:
         error.column = column
         raise
+
+
+def _take_unknown(values: list[object], table: _TablePlan, document: JsonValue, known: KnownMembers) -> None:
+    unknown = unknown_members(document, known)
+    if unknown is None:
+        return
+    if table.unknown_column is None:
+        raise UnfitValueError(quarantine.UNKNOWN_MEMBER, "no members expected that the mapping does not know")
+    try:
+        values[table.unknown_column] = write_document(unknown)
+    except UnfitValueError as error:
+        error.column = table.unknown_column
+        raise
+
+
+def _child_rows(
+    table: _TablePlan, document: JsonValue, written: _Written
+) -> tuple[tuple[tuple[object, ...], ...], ...] | UnfitValueError:
+    """Give the rows of each child table; an error of the first element that does not fit."""
+    children = []
+    for child in table.children:
+        rows: list[tuple[object, ...]] = []
+        try:
+            array = select(document, child.each)
+            if array is not None:
+                if type(array) is not list:
+                    return UnfitValueError(quarantine.WRONG_TYPE, f"child {child.name}: an array expected")
+                if len(array) > MAX_ELEMENTS:
+                    return UnfitValueError(
+                        quarantine.TOO_LARGE, f"child {child.name}: at most {MAX_ELEMENTS} elements expected"
+                    )
+                given = _values_of_write(child.columns, written)
+                rows = [tuple(_element_values(list(given), child.columns, element)) for element in array]
+        except UnfitValueError as error:
+            detail = f"child {child.name}, element {len(rows)}: {_with_column(error, child.columns)}"
+            return UnfitValueError(error.reason, detail)
+        children.append(tuple(rows))
+    return tuple(children)
+
+
+def _element_values(values: list[object], columns: _ColumnsPlan, element: JsonValue) -> list[object]:
+    column: int | None = None
+    try:
+        for column, convert in columns.elements:
+            if element is not None:
+                values[column] = convert(element)
+    except UnfitValueError as error:
+        error.column = column
+        raise
+    if columns.members or columns.paths:
+        _fill_from_document(values, columns, element)
+    _check_required(values, columns)
+    return values
 
 
 def _check_repeated(convert: Converter, member: JsonValue, value: object) -> None:
@@ -334,25 +488,52 @@ def _namespace_plan(tables: list[tuple[TableMapping, _TablePlan]]) -> _Namespace
     composites: dict[bytes, dict[int, tuple[_TablePlan, ...]]] = {}
     prefixes: list[tuple[bytes, _TablePlan]] = []
     for table, plan in tables:
-        if isinstance(table.key, CompositeSelector):
-            by_count = composites.setdefault(table.key.object_type.encode(), {})
-            count = len(table.key.attributes)
-            by_count[count] = (*by_count.get(count, ()), plan)
-        else:
-            prefixes.append((table.key.prefix.encode(), plan))
+        match table.key:
+            case CompositeSelector(object_type, attributes):
+                by_count = composites.setdefault(object_type.encode(), {})
+                by_count[len(attributes)] = (*by_count.get(len(attributes), ()), plan)
+            case PrefixSelector(prefix):
+                prefixes.append((prefix.encode(), plan))
+            case PatternSelector(literals, _):
+                prefixes.append((literals[0].encode(), plan))
     return _NamespacePlan(composites, tuple(prefixes), tuple({prefix for prefix, _ in prefixes}))
 
 
+@lru_cache(maxsize=1024)
+def _pattern_attributes(literals: tuple[str, ...], key: bytes) -> tuple[str, ...] | None:
+    try:
+        return match_pattern(literals, key.decode())
+    except UnicodeDecodeError:
+        return None
+
+
 def _table_plan(number: int, table: TableMapping, collection: str = "") -> _TablePlan:
-    columns = list(enumerate(table.columns))
-    from_json = [(i, c.source.path, json_converter(c)) for i, c in columns if isinstance(c.source, FromJson)]
-    repeats = [(i, c.equals_json, json_converter(c)) for i, c in columns if c.equals_json is not None]
-    prefix_length = 0 if isinstance(table.key, CompositeSelector) else len(table.key.prefix.encode())
+    columns = _columns_plan(table, table, collection)
+    unknown_column = next((i for i, c in enumerate(table.columns) if isinstance(c.source, FromUnknown)), None)
+    counts_unknown = table.refuses_unknown or unknown_column is not None
     return _TablePlan(
         table=number,
-        column_names=tuple(column.name for column in table.columns),
+        columns=columns,
+        children=tuple(
+            _ChildPlan(child.name, child.each, _columns_plan(child, table, collection)) for child in table.children
+        ),
+        attribute_count=0 if isinstance(table.key, PrefixSelector) else len(table.key.attributes),
+        pattern=table.key.literals if isinstance(table.key, PatternSelector) else None,
+        sequences=table.sequences,
+        reads_document=bool(columns.members or columns.paths or columns.repeats or table.children or counts_unknown),
+        known=known_members(table) if counts_unknown else None,
+        unknown_column=unknown_column,
+        collection=collection if len(table.collections) > 1 else "",
+    )
+
+
+def _columns_plan(part: TableMapping | ChildMapping, table: TableMapping, collection: str) -> _ColumnsPlan:
+    columns = list(enumerate(part.columns))
+    from_json = [(i, c.source.path, json_converter(c)) for i, c in columns if isinstance(c.source, FromJson)]
+    prefix_length = len(table.key.prefix.encode()) if isinstance(table.key, PrefixSelector) else 0
+    return _ColumnsPlan(
+        column_names=tuple(column.name for column in part.columns),
         blank=(None,) * len(columns),
-        attribute_count=len(table.key.attributes) if isinstance(table.key, CompositeSelector) else 0,
         attributes=tuple(
             (i, c.source.position, text_converter(c)) for i, c in columns if isinstance(c.source, FromKeyAttribute)
         ),
@@ -361,11 +542,11 @@ def _table_plan(number: int, table: TableMapping, collection: str = "") -> _Tabl
             for i, c in columns
             if isinstance(c.source, FromKey | FromKeyRest)
         ),
-        members=_members(table),
+        members=_members(part.columns),
         paths=tuple((i, path, convert) for i, path, convert in from_json if isinstance(path[-1], int)),
-        repeats=tuple(repeats),
-        reads_document=bool(from_json or repeats),
+        repeats=tuple((i, c.equals_json, json_converter(c)) for i, c in columns if c.equals_json is not None),
         whole_values=tuple((i, bytes_converter(c)) for i, c in columns if isinstance(c.source, FromValue)),
+        elements=tuple((i, json_converter(c)) for i, c in columns if isinstance(c.source, FromElement)),
         facts=tuple(
             (i, _fact_reader(c.source.fact, c, collection)) for i, c in columns if isinstance(c.source, FromLedger)
         ),
@@ -373,12 +554,12 @@ def _table_plan(number: int, table: TableMapping, collection: str = "") -> _Tabl
     )
 
 
-def _members(table: TableMapping) -> tuple[_Members, ...]:
+def _members(columns: Sequence[ColumnMapping]) -> tuple[_Members, ...]:
     groups: dict[JsonPath, tuple[list[tuple[int, str, Converter]], list[tuple[int, str, Converter]]]] = {}
-    for number, column in enumerate(table.columns):
+    for number, column in enumerate(columns):
         if isinstance(column.source, FromJson) and isinstance(name := column.source.path[-1], str):
             texts, others = groups.setdefault(column.source.path[:-1], ([], []))
-            chosen = texts if column.type is ColumnType.TEXT else others
+            chosen = texts if column.type is ColumnType.TEXT and column.index_share <= 1 else others
             chosen.append((number, name, json_converter(column)))
     return tuple(
         _Members(parent, (texts or others)[0][0], tuple(texts), tuple(others))
@@ -386,16 +567,19 @@ def _members(table: TableMapping) -> tuple[_Members, ...]:
     )
 
 
+_NUMBERS: dict[LedgerFact, _FactReader] = {
+    LedgerFact.BLOCK_NUMBER: lambda block_number, _write_number, _facts: block_number,
+    LedgerFact.TX_NUMBER: lambda _block_number, _write_number, facts: facts.tx_number,
+    LedgerFact.WRITE_NUMBER: lambda _block_number, write_number, _facts: write_number,
+    LedgerFact.CLAIMED_AT: lambda _block_number, _write_number, facts: claimed_time(facts.seconds, facts.nanos),
+    LedgerFact.CLAIMED_NANOS: lambda _block_number, _write_number, facts: facts.nanos,
+}
+
+
 def _fact_reader(fact: LedgerFact, column: ColumnMapping, collection: str) -> _FactReader:
     match fact:
         case LedgerFact.COLLECTION:
-            return lambda _block_number, _facts: collection
-        case LedgerFact.BLOCK_NUMBER:
-            return lambda block_number, _facts: block_number
-        case LedgerFact.TX_NUMBER:
-            return lambda _block_number, facts: facts.tx_number
-        case LedgerFact.CLAIMED_AT:
-            return lambda _block_number, facts: claimed_time(facts.seconds, facts.nanos)
+            return lambda _block_number, _write_number, _facts: collection
         case LedgerFact.TX_ID:
             return _present(text_converter(column), lambda facts: facts.tx_id)
         case LedgerFact.CREATOR_MSP_ID:
@@ -404,10 +588,12 @@ def _fact_reader(fact: LedgerFact, column: ColumnMapping, collection: str) -> _F
             return _present(text_converter(column), lambda facts: facts.chaincode.name if facts.chaincode else None)
         case LedgerFact.FUNCTION:
             return _present(bytes_converter(column), lambda facts: facts.function)
+        case _:
+            return _NUMBERS[fact]
 
 
 def _present(convert: Converter, read: Callable[[TransactionFacts], object]) -> _FactReader:
-    def converted(_block_number: int, facts: TransactionFacts) -> object:
+    def converted(_block_number: int, _write_number: int, facts: TransactionFacts) -> object:
         value = read(facts)
         return None if value is None else convert(value)
 

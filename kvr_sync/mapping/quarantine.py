@@ -16,6 +16,10 @@ WRONG_TYPE = "wrong_type"
 OUT_OF_RANGE = "out_of_range"
 NOT_STORABLE = "not_storable"
 NOT_A_TIMESTAMP = "not_a_timestamp"
+NOT_A_DATE = "not_a_date"
+NOT_A_UUID = "not_a_uuid"
+NOT_IN_ENUMERATION = "not_in_enumeration"
+UNKNOWN_MEMBER = "unknown_member"
 KEY_ATTRIBUTES = "key_attributes"
 KEY_CONTRADICTION = "key_contradiction"
 
@@ -32,6 +36,10 @@ REASONS = {
     OUT_OF_RANGE: "a value is beyond what its column holds exactly",
     NOT_STORABLE: "a text holds U+0000, which PostgreSQL cannot store",
     NOT_A_TIMESTAMP: "a text is not a complete, possible timestamp with zone",
+    NOT_A_DATE: "a text is not a possible date",
+    NOT_A_UUID: "a text is not a UUID",
+    NOT_IN_ENUMERATION: "a text is none of those that the column allows",
+    UNKNOWN_MEMBER: "the document has a member that the mapping does not know",
     KEY_ATTRIBUTES: "the composite key has another number of attributes",
     KEY_CONTRADICTION: "the document contradicts the ledger key",
 }

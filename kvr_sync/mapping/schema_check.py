@@ -52,6 +52,10 @@ def schema_mistakes(value: Plain) -> tuple[list[MappingMistake], frozenset[Path]
 def place(path: Path) -> str:
     """Name a place of a mapping in words, for the beginning of a sentence."""
     match path:
+        case ("tables", table, "children", child, "columns", column, *rest):
+            words = f"table {table!r}, child {child!r}, column {column!r}"
+        case ("tables", table, "children", child, *rest):
+            words = f"table {table!r}, child {child!r}"
         case ("tables", table, "columns", column, *rest):
             words = f"table {table!r}, column {column!r}"
         case ("tables", table, *rest):

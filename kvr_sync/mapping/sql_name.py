@@ -3,7 +3,7 @@
 import re
 
 MAX_TABLE_NAME = 48
-"""Characters; leaves room for `_history`, `_changes` and the names of indexes within PostgreSQL's 63 bytes."""
+"""Characters; leaves room for `_history` and the like, and for names of indexes, within PostgreSQL's 63 bytes."""
 
 MAX_COLUMN_NAME = 63
 """Characters; PostgreSQL cuts longer names silently."""
@@ -11,7 +11,9 @@ MAX_COLUMN_NAME = 63
 _NAME = re.compile(r"[a-z][a-z0-9_]*")
 _RESERVED_TABLE_PREFIXES = ("kvr_", "ledger_", "sync_", "alembic_", "pg_", "sqlite_")
 _RESERVED_COLUMN_PREFIXES = ("kvr_",)
-_RESERVED_TABLE_SUFFIXES = ("_history", "_changes")
+_RESERVED_COLUMNS = frozenset({"external_id"})
+"""Columns that every mapped table has."""
+_RESERVED_TABLE_SUFFIXES = ("_history", "_changes", "_validity", "_asof")
 
 SYSTEM_COLUMNS = frozenset({"cmax", "cmin", "ctid", "oid", "rowid", "tableoid", "xmax", "xmin"})
 """Columns that PostgreSQL ("System Columns") or SQLite ("ROWIDs and the INTEGER PRIMARY KEY") already has."""
@@ -47,6 +49,8 @@ def table_name_mistake(name: str) -> str | None:
 def column_name_mistake(name: str) -> str | None:
     """Say what is wrong with a column name and what is allowed; None: nothing."""
     mistake = _mistake("column", name, MAX_COLUMN_NAME, _RESERVED_COLUMN_PREFIXES)
+    if mistake is None and name in _RESERVED_COLUMNS:
+        return f"column name {name!r}: every table has such a column already"
     if mistake is None and name in SYSTEM_COLUMNS:
         return f"column name {name!r} is a system column of PostgreSQL or SQLite; choose another name"
     return mistake
