@@ -61,6 +61,7 @@ def _facts(transaction: Transaction, code: int) -> TransactionFacts:
         transaction.seconds,
         transaction.nanos,
         f"{defect.place}: {defect.reason}" if defect else None,
+        tuple([endorsement.endorser for endorsement in action.endorsements]) if action else (),
     )
 
 
@@ -100,7 +101,7 @@ def _append_writes(writes: list[Write], tx_number: int, namespaces: tuple[Namesp
             )
         for key, entries in metadata:
             ledger_key = LedgerKey(namespace, "", key.encode())
-            writes.append(Write(tx_number, len(writes) - first, ledger_key, _metadata_kind(entries), b""))
+            writes.append(Write(tx_number, len(writes) - first, ledger_key, _metadata_kind(entries), b"", entries))
         for collection in collections:
             for hashed in collection.writes:
                 ledger_key = LedgerKey(namespace, collection.collection, hashed.key_hash)
@@ -109,7 +110,7 @@ def _append_writes(writes: list[Write], tx_number: int, namespaces: tuple[Namesp
                 writes.append(Write(tx_number, len(writes) - first, ledger_key, kind, value))
             for key_hash, entries in collection.metadata_writes:
                 ledger_key = LedgerKey(namespace, collection.collection, key_hash)
-                writes.append(Write(tx_number, len(writes) - first, ledger_key, _metadata_kind(entries), b""))
+                writes.append(Write(tx_number, len(writes) - first, ledger_key, _metadata_kind(entries), b"", entries))
 
 
 def _metadata_kind(entries: tuple[MetadataEntry, ...]) -> WriteKind:

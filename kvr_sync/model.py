@@ -9,7 +9,7 @@ from types import MappingProxyType
 from typing import NamedTuple
 
 from network.protocol.block import BlockHeader
-from network.protocol.read_write_set import Version
+from network.protocol.read_write_set import MetadataEntry, Version
 from network.protocol.transaction import ChaincodeId
 
 
@@ -81,9 +81,10 @@ class Effect(IntEnum):
 
 
 class Write(NamedTuple):
-    """One write of a valid transaction.
+    """One write of a transaction.
 
-    `value`: public value, or value hash in a collection; b"" for deletes and metadata.
+    `value`: public value, or value hash in a collection; b"" for deletes and metadata. `entries`: the whole new
+    metadata of the key, in the order of the message, for METADATA; () for all others.
     """
 
     tx_number: int
@@ -91,12 +92,15 @@ class Write(NamedTuple):
     key: LedgerKey
     kind: WriteKind
     value: bytes
+    entries: tuple[MetadataEntry, ...] = ()
 
 
 class EffectiveWrite(NamedTuple):
     """A write and what it did.
 
-    `value`: the value the key has after it (the retained one for VERSION); None when none.
+    `value`: the value the key has after it (the retained one for VERSION); None when none. `written` and `entries` are
+    the write's own. `metadata`: what the key's metadata became with this effect, all writes of the key in the
+    transaction taken together as Fabric does; () for none left, None where it stayed. A key that is deleted loses it.
     """
 
     tx_number: int
@@ -106,12 +110,15 @@ class EffectiveWrite(NamedTuple):
     effect: Effect
     value: bytes | None
     written: bytes
+    entries: tuple[MetadataEntry, ...] = ()
+    metadata: tuple[MetadataEntry, ...] | None = None
 
 
 class TransactionFacts(NamedTuple):
     """One transaction as the ledger layer records it, whatever its verdict.
 
-    `creator` is a serialised identity or b"".
+    `creator` is a serialised identity or b"". `endorsers` are serialised identities, one for each endorsement of the
+    action in its order, as they stand there: nothing here says that they signed. () where there is no readable action.
     """
 
     tx_number: int
@@ -125,6 +132,7 @@ class TransactionFacts(NamedTuple):
     seconds: int | None
     nanos: int | None
     defect: str | None
+    endorsers: tuple[bytes, ...]
 
 
 class EventFacts(NamedTuple):

@@ -29,6 +29,9 @@ KeyReader = Callable[[Iterable[LedgerKey]], Mapping[LedgerKey, StateValue]]
 
 Updates = dict[LedgerKey, tuple[bytes | None, Version]]
 
+Outcome = tuple[Effect, bytes | None, tuple[MetadataEntry, ...] | None]
+"""Effect, value after it and new metadata, as an `EffectiveWrite` has them."""
+
 _OPERATIONS = {
     WriteKind.PUT: Operation.UPSERT,
     WriteKind.DELETE: Operation.DELETE,
@@ -38,8 +41,7 @@ _OPERATIONS = {
 }
 _METADATA_KINDS = frozenset({WriteKind.METADATA, WriteKind.METADATA_REMOVED})
 _PUT, _EFFECT_PUT, _EFFECT_DELETE = WriteKind.PUT, Effect.PUT, Effect.DELETE
-_ANY_ENTRIES: tuple[MetadataEntry, ...] = ()
-"""Metadata does not enter the commit hash; only that there was some decides the merge."""
+_NONE: Outcome = (Effect.NONE, None, None)
 
 
 class StateReplay:
@@ -87,7 +89,7 @@ class StateReplay:
         self, written: Sequence[Write], version: Version, updates: Updates, out: list[EffectiveWrite]
     ) -> None:
         if not _needs_merge(written):
-            for tx_number, write_number, key, kind, content in written:
+            for tx_number, write_number, key, kind, content, _ in written:
                 if kind is _PUT:
                     updates[key] = (content, version)
                     out.append(EffectiveWrite(tx_number, write_number, key, kind, _EFFECT_PUT, content, content))
@@ -98,35 +100,44 @@ class StateReplay:
         by_key: dict[LedgerKey, list[Write]] = {}
         for write in written:
             by_key.setdefault(write.key, []).append(write)
-        effects: dict[int, tuple[Effect, bytes | None]] = {}
+        outcomes: dict[int, Outcome] = {}
         for key, key_writes in by_key.items():
-            effect, value = self._merge(key, key_writes, version, updates)
-            effects[_carrier(key_writes, effect).write_number] = (effect, value)
+            outcome = self._merge(key, key_writes, version, updates)
+            outcomes[_carrier(key_writes, outcome[0]).write_number] = outcome
         for write in written:
-            effect, value = effects.get(write.write_number, (Effect.NONE, None))
+            effect, value, metadata = outcomes.get(write.write_number, _NONE)
             out.append(
-                EffectiveWrite(write.tx_number, write.write_number, write.key, write.kind, effect, value, write.value)
+                EffectiveWrite(
+                    write.tx_number,
+                    write.write_number,
+                    write.key,
+                    write.kind,
+                    effect,
+                    value,
+                    write.value,
+                    write.entries,
+                    metadata,
+                )
             )
 
-    def _merge(
-        self, key: LedgerKey, key_writes: Sequence[Write], version: Version, updates: Updates
-    ) -> tuple[Effect, bytes | None]:
+    def _merge(self, key: LedgerKey, key_writes: Sequence[Write], version: Version, updates: Updates) -> Outcome:
         """Apply all writes of one key in one transaction."""
         update = merge_operations(
-            (_OPERATIONS[write.kind], write.value if write.kind == WriteKind.PUT else _ANY_ENTRIES)
+            (_OPERATIONS[write.kind], write.value if write.kind == WriteKind.PUT else write.entries)
             for write in key_writes
         )
         if update.is_delete:
             updates[key] = (None, version)
-            return Effect.DELETE, None
+            return Effect.DELETE, None, None
+        metadata = None if update.keeps_metadata else update.metadata
         if update.value is not None:
             updates[key] = (update.value, version)
-            return Effect.PUT, update.value
+            return Effect.PUT, update.value, metadata
         retained = self._state(key, version.block_number, updates)
         if retained is None:
-            return Effect.NONE, None
+            return _NONE
         updates[key] = (retained, version)
-        return Effect.VERSION, retained
+        return Effect.VERSION, retained, metadata
 
     def _state(self, key: LedgerKey, block_number: int, updates: Updates) -> bytes | None:
         """Give the value a key has before this transaction, None when it does not exist."""

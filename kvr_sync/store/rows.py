@@ -310,6 +310,7 @@ def _append_transactions(rows: LedgerRows[S], batch: RowBatch, names: _Names, ti
         seconds,
         nanos,
         defect,
+        _endorsers,
     ) in changes.transactions:
         stored_id = storable_text(tx_id)
         if creator:
@@ -368,7 +369,7 @@ def _append_writes(rows: LedgerRows[S], batch: RowBatch, keys: dict[LedgerKey, i
     number = changes.header.number
     public: list[Row] = []
     private: list[Row] = []
-    for tx_number, write_number, key, kind, effect, value, written in batch.block.writes:
+    for tx_number, write_number, key, kind, effect, value, written, _entries, _metadata in batch.block.writes:
         # Where a value came into force it is stored with the row that brought it, whatever the other writes of the
         # key were.
         kept = value if effect is _EFFECT_PUT else written if kind is _PUT else None
@@ -389,7 +390,7 @@ def _append_writes(rows: LedgerRows[S], batch: RowBatch, keys: dict[LedgerKey, i
                     _INTEGERS[kind],
                     value if kind is _PUT else None,
                 )
-                for tx_number, write_number, key, kind, value in changes.refused
+                for tx_number, write_number, key, kind, value, _entries in changes.refused
             ]
         )
 

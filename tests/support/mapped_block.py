@@ -30,6 +30,7 @@ FACTS = TransactionFacts(
     seconds=1_795_386_155,
     nanos=920_004_999,
     defect=None,
+    endorsers=(),
 )
 
 

@@ -45,6 +45,7 @@ def facts(tx_number: int = 0, *, code: int = 0, **changes: object) -> Transactio
         seconds=1_700_000_000,
         nanos=123_456_789,
         defect=None,
+        endorsers=(),
     )
     return ordinary._replace(**changes)  # type: ignore[arg-type]  # tests name fields and give their types
 

@@ -11,6 +11,7 @@ from kvr_sync.changes import extract_changes
 from kvr_sync.model import BlockChanges, EventFacts, LedgerKey, Write, WriteKind
 from kvr_sync.verify import ChainVerifier
 from network.protocol.decode import decode_block
+from network.protocol.read_write_set import MetadataEntry
 from network.protocol.transaction import ChaincodeId
 from tests.support.chain_factory import (
     BEGINNING,
@@ -105,6 +106,7 @@ def test_a_configuration_is_a_change_and_holds_no_writes() -> None:
     assert changes.config.sequence == 1
     assert (changes.writes, changes.refused, changes.events) == ((), (), ())
     assert changes.transactions[0].chaincode is None
+    assert changes.transactions[0].endorsers == ()
 
 
 # --- the order and the numbers of writes
@@ -130,7 +132,14 @@ def test_writes_are_numbered_across_namespaces_and_collections_in_the_order_of_t
         Write(0, 0, LedgerKey("another", "", b"far"), WriteKind.PUT, b"4"),
         Write(0, 1, LedgerKey("ext", "", b"z"), WriteKind.PUT, b"1"),
         Write(0, 2, LedgerKey("ext", "", b"a"), WriteKind.DELETE, b""),
-        Write(0, 3, LedgerKey("ext", "", b"z"), WriteKind.METADATA, b""),
+        Write(
+            0,
+            3,
+            LedgerKey("ext", "", b"z"),
+            WriteKind.METADATA,
+            b"",
+            (MetadataEntry("VALIDATION_PARAMETER", b"policy"),),
+        ),
         Write(0, 4, LedgerKey("ext", "first", first), WriteKind.PUT, sha256(b"3").digest()),
         Write(0, 5, LedgerKey("ext", "first", first), WriteKind.METADATA_REMOVED, b""),
         Write(0, 6, LedgerKey("ext", "second", first), WriteKind.PUT, sha256(b"2").digest()),
@@ -190,7 +199,8 @@ def test_tells_what_kind_of_write_it_is(write: WriteSpec, kind: WriteKind, value
     changes = changes_of(factory, TransactionSpec([write]))
 
     key = LedgerKey("ext", write.collection, hashed("k") if write.collection else b"k")
-    assert changes.writes == (Write(0, 0, key, kind, value),)
+    entries = tuple([MetadataEntry(*entry) for entry in (write.metadata or {}).items()])
+    assert changes.writes == (Write(0, 0, key, kind, value, entries),)
 
 
 # --- facts of transactions
@@ -208,6 +218,17 @@ def test_keeps_who_called_what_and_when(factory: ChainFactory) -> None:
     assert facts.seconds is not None
     assert facts.seconds >= BEGINNING
     assert facts.defect is None
+
+
+def test_keeps_the_endorsers_in_the_order_of_their_endorsements(factory: ChainFactory) -> None:
+    refused = TransactionSpec([put("a", b"1")], code=ENDORSEMENT_POLICY_FAILURE)
+    unreadable = TransactionSpec(envelope=serialize(common_pb2.Envelope(payload=b"\xff", signature=b"s")), code=2)
+
+    changes = changes_of(factory, TransactionSpec([put("a", b"1")]), refused, unreadable)
+
+    peers = tuple([organisation.peer.identity for organisation in factory.organisations])
+    assert len(set(peers)) > 1
+    assert [facts.endorsers for facts in changes.transactions] == [peers, peers, ()]
 
 
 @pytest.mark.parametrize("creator", [b"\xff\xff\xff", b"\x0a\x05abc", b"\x0a\x02\xff\xfe", b""])

@@ -9,7 +9,7 @@ from kvr_sync.model import BlockChanges, Effect, LedgerKey, StateValue, Write, W
 from kvr_sync.replay_state import StateReplay, check_commit_hash
 from network.protocol.block import BlockHeader
 from network.protocol.commit_hash import commit_hash
-from network.protocol.read_write_set import Version
+from network.protocol.read_write_set import MetadataEntry, Version
 
 KEY = LedgerKey("cc", "", b"k")
 OTHER = LedgerKey("cc", "", b"other")
@@ -129,6 +129,50 @@ def test_a_key_written_twice_in_one_transaction_ends_as_in_fabric(
     found = effects(replay, block(2, *((0, KEY, kind, str(index).encode()) for index, kind in enumerate(kinds))))
 
     assert found == expected
+
+
+POLICY, OTHER_POLICY = ((MetadataEntry("VALIDATION_PARAMETER", content),) for content in (b"policy", b"other"))
+
+
+@pytest.mark.parametrize("key", [KEY, HASHED], ids=["public", "private"])
+@pytest.mark.parametrize(
+    ("written", "expected"),
+    [
+        ([(WriteKind.METADATA, POLICY)], [(Effect.VERSION, POLICY)]),
+        ([(WriteKind.METADATA_REMOVED, ())], [(Effect.VERSION, ())]),
+        (
+            [(WriteKind.METADATA, POLICY), (WriteKind.METADATA, OTHER_POLICY)],
+            [(Effect.NONE, None), (Effect.VERSION, OTHER_POLICY)],
+        ),
+        ([(WriteKind.PUT, ())], [(Effect.PUT, None)]),
+        ([(WriteKind.PUT, ()), (WriteKind.METADATA, POLICY)], [(Effect.PUT, POLICY), (Effect.NONE, None)]),
+        ([(WriteKind.DELETE, ()), (WriteKind.METADATA, POLICY)], [(Effect.DELETE, None), (Effect.NONE, None)]),
+        ([(WriteKind.PUT, ()), (WriteKind.PUT, ())], [(Effect.NONE, None), (Effect.VERSION, ())]),
+    ],
+    ids=[
+        "set",
+        "removed",
+        "set twice",
+        "value alone",
+        "with a value",
+        "with a delete",
+        "lost by a value written twice",
+    ],
+)
+def test_tells_what_the_metadata_of_a_key_became(
+    key: LedgerKey,
+    written: list[tuple[WriteKind, tuple[MetadataEntry, ...]]],
+    expected: list[tuple[Effect, tuple[MetadataEntry, ...] | None]],
+) -> None:
+    changes = block(2, *((0, key, kind, b"new" if kind is WriteKind.PUT else b"") for kind, _ in written))
+    writes = tuple(
+        [write._replace(entries=entries) for write, (_, entries) in zip(changes.writes, written, strict=True)]
+    )
+
+    replayed = line({key: StateValue(b"old", Version(1, 0))}).replay(changes._replace(writes=writes))
+
+    assert [write.entries for write in replayed.writes] == [entries for _, entries in written]
+    assert [(write.effect, write.metadata) for write in replayed.writes] == expected
 
 
 def lifecycle_collections(block_to_live: int) -> bytes:
