@@ -55,7 +55,7 @@ def _facts(transaction: Transaction, code: int) -> TransactionFacts:
         transaction.header_type,
         code,
         transaction.creator,
-        _msp_id(transaction.creator),
+        msp_id_of(transaction.creator),
         action.chaincode if action else None,
         action.function if action else None,
         transaction.seconds,
@@ -65,7 +65,7 @@ def _facts(transaction: Transaction, code: int) -> TransactionFacts:
     )
 
 
-def _msp_id(creator: bytes) -> str:
+def msp_id_of(creator: bytes) -> str:
     """Read the MSP id that a creator claims; "" when the creator of an invalid transaction is no identity."""
     # Creators of refused transactions can be anything, of any size, and never the same again.
     return _known_msp_id(creator) if len(creator) <= MAX_REMEMBERED_IDENTITY_BYTES else _read_msp_id(creator)

@@ -4,11 +4,14 @@ One immutable type for each arrow of `source -> decode -> verify -> changes -> m
 """
 
 from collections.abc import Mapping
+from datetime import datetime
 from enum import IntEnum
 from types import MappingProxyType
 from typing import NamedTuple
 
 from network.protocol.block import BlockHeader
+from network.protocol.collection import CollectionConfig
+from network.protocol.lifecycle import ChaincodeDefinition
 from network.protocol.read_write_set import MetadataEntry, Version
 from network.protocol.transaction import ChaincodeId
 
@@ -17,11 +20,13 @@ class RawBlock(NamedTuple):
     """One block as a source gave it; `origin` says where from, for errors ("blocks.zst, record 12").
 
     `private_sets`: serialised TxPvtReadWriteSet by transaction number, as a peer handed them over beside the block.
+    `seen_at`: when it was received first; None: not known, so the engine's own time counts.
     """
 
     content: bytes
     origin: str
     private_sets: Mapping[int, bytes] = MappingProxyType({})
+    seen_at: datetime | None = None
 
 
 class Checkpoint(NamedTuple):
@@ -243,14 +248,24 @@ class PrivateChanges(NamedTuple):
     memberships: tuple[CollectionMembership, ...]
 
 
+class DefinitionFacts(NamedTuple):
+    """A chaincode definition that a block brought; `definition` None: what was written there is none."""
+
+    chaincode: str
+    definition: ChaincodeDefinition | None
+    collections: tuple[CollectionConfig, ...]
+
+
 class RowBatch(NamedTuple):
     """All rows of one block, for the sink.
 
     Keys, identities and chaincodes still by value, dictionaries belong to the sink. `private`: None where no private
-    data is held.
+    data is held. `seen_at`: when the block was received first.
     """
 
     block: ReplayedBlock
     mapped: tuple[MappedRow, ...]
     quarantined: tuple[QuarantinedWrite, ...]
     private: PrivateChanges | None = None
+    definitions: tuple[DefinitionFacts, ...] = ()
+    seen_at: datetime | None = None

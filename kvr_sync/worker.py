@@ -12,10 +12,11 @@ import marshal
 import pickle
 import signal
 import sys
+from array import array
 from typing import IO, Any, NamedTuple
 
 from kvr_sync.preparation import PreparedBlock, PreparedRange, RangeContext, RangePreparation
-from kvr_sync.store.rows import Holes, LedgerRows, MappedRows, PackedRows, Row, Rows, RunRows
+from kvr_sync.store.rows import ChildRows, Holes, LedgerRows, MappedRows, PackedRows, Row, Rows, RunRows
 
 LENGTH_BYTES = 8
 
@@ -62,8 +63,9 @@ def encode_range(prepared: PreparedRange) -> bytes:
                 rows.keys,
                 rows.identities,
                 rows.chaincodes,
+                rows.endorser_sets,
                 [_plain(part) for part in rows.ledger],
-                [(_plain(table.history), table.current) for table in rows.mapped],
+                [_plain_table(table) for table in rows.mapped],
             ),
             prepared.quarantined,
         )
@@ -72,7 +74,8 @@ def encode_range(prepared: PreparedRange) -> bytes:
 
 def decode_range(content: bytes) -> PreparedRange:
     """Decode what `encode_range` gave."""
-    config_block, blocks, (keys, identities, chaincodes, ledger, mapped), quarantined = marshal.loads(content)  # noqa: S302  of our own worker
+    config_block, blocks, rows, quarantined = marshal.loads(content)  # noqa: S302  of our own worker
+    keys, identities, chaincodes, endorser_sets, ledger, mapped = rows
     return PreparedRange(
         config_block,
         tuple(PreparedBlock(*block) for block in blocks),
@@ -80,10 +83,26 @@ def decode_range(content: bytes) -> PreparedRange:
             keys,
             identities,
             chaincodes,
+            endorser_sets,
             LedgerRows(*map(_rows, ledger)),
-            [MappedRows(_rows(history), current) for history, current in mapped],
+            [_table(plain) for plain in mapped],
         ),
         quarantined,
+    )
+
+
+def _plain_table(table: MappedRows[Rows]) -> object:
+    children = [(_plain(child.rows), child.starts) for child in table.children]
+    return _plain(table.history), table.current, table.steps, children
+
+
+def _table(plain: Any) -> MappedRows[Rows]:  # noqa: ANN401  what marshal gave
+    history, current, steps, children = plain
+    return MappedRows(
+        _rows(history),
+        current,
+        array("q", steps),
+        [ChildRows(_rows(rows), array("q", starts)) for rows, starts in children],
     )
 
 

@@ -7,7 +7,7 @@ Form: `src/backend/commands/copyfromparse.c`, CopyFromBinaryOneRow: a count of f
 each field its length (4 bytes, -1: NULL) and its content.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from struct import Struct
 from typing import Final
 
@@ -18,11 +18,13 @@ from psycopg.types.string import BytesBinaryDumper
 
 from kvr_sync.store.rows import (
     LEDGER_POSITIONS,
+    ChildRows,
     CopyTypes,
     Encoding,
     Holes,
     LedgerRows,
     MappedRows,
+    MappedStores,
     PackedRows,
     Row,
     Rows,
@@ -40,6 +42,7 @@ NUMBER_BYTES: Final = 8
 """Of an int8, as every number is."""
 
 _put_number: Final = Struct(">q").pack_into
+_number_field: Final = Struct(">iq").pack
 
 
 class _Context:
@@ -102,31 +105,54 @@ class RunPacker:
 
     def __init__(self, encoding: Encoding, types: CopyTypes) -> None:
         ledger = [RowPacker(*table) for table in zip(types.ledger, LEDGER_POSITIONS, strict=True)]
-        self._builder = RunBuilder(encoding, LedgerRows(*ledger), [RowPacker(names, 1) for names in types.mapped])
+        mapped = [
+            MappedStores(RowPacker(table.history, 1), [RowPacker(child, 1) for child in table.children])
+            for table in types.mapped
+        ]
+        self._builder = RunBuilder(encoding, LedgerRows(*ledger), mapped)
         self.add = self._builder.add
 
     def run(self) -> RunRows[Rows]:
         """Give what was made; the packer ends with it."""
         made = self._builder.run()
-        ledger = LedgerRows(*map(_packed, made.ledger))
-        mapped = [MappedRows(_packed(table.history), table.current) for table in made.mapped]
-        return RunRows(made.keys, made.identities, made.chaincodes, ledger, mapped, made.private)
+        return RunRows(
+            made.keys,
+            made.identities,
+            made.chaincodes,
+            made.endorser_sets,
+            LedgerRows(*map(_packed, made.ledger)),
+            [_packed_table(table) for table in made.mapped],
+            made.private,
+        )
+
+
+def _packed_table(table: MappedRows[RowPacker]) -> MappedRows[Rows]:
+    children = [ChildRows(_packed(child.rows), child.starts) for child in table.children]
+    return MappedRows(_packed(table.history), table.current, table.steps, children)
 
 
 def _packed(table: RowPacker) -> Rows:
     return table.packed() if len(table) else []
 
 
-class CurrentRows:
-    """Rows of a mapped table made from those of its history: the same bytes but for the count and the kind."""
+def row_slices(content: bytes | bytearray, places: Sequence[int], ranges: Iterable[tuple[int, int]]) -> Iterator[bytes]:
+    """Give the bytes of consecutive rows: from one index to before another; `places` as for `CurrentRows`."""
+    for first, end in ranges:
+        if first < end:
+            start = places[first] - COUNT_BYTES - LENGTH_BYTES
+            stop = places[end] - COUNT_BYTES - LENGTH_BYTES if end < len(places) else len(content)
+            yield bytes(content[start:stop])
 
-    def __init__(self, history: bytearray, places: Sequence[int], columns: int) -> None:
-        """`places`: where the number of the key stands in each row; `columns`: how many a current row has."""
+
+class CurrentRows:
+    """Rows of a mapped table made from those of its history: the same bytes, but the last change for the kind."""
+
+    def __init__(self, history: bytearray, places: Sequence[int]) -> None:
+        """`places`: where the number of the key stands in each row."""
         self._history = history
         self._places = places
-        self._count = columns.to_bytes(COUNT_BYTES, "big")
 
-    def row(self, index: int) -> bytes:
+    def row(self, index: int, change_id: int) -> bytes:
         """Give the current row of a version."""
         history, place = self._history, self._places[index]
         after_key = place + NUMBER_BYTES
@@ -136,8 +162,8 @@ class CurrentRows:
             end = self._places[index + 1] - COUNT_BYTES - LENGTH_BYTES
         return b"".join(
             (
-                self._count,
-                history[place - LENGTH_BYTES : after_key],
+                history[place - COUNT_BYTES - LENGTH_BYTES : after_key],
+                _number_field(NUMBER_BYTES, change_id),
                 history[after_key + LENGTH_BYTES + kind_length : end],
             )
         )

@@ -48,7 +48,9 @@ def _column_differences(connection: Connection, table: Table, found: list[Reflec
         if other is None:
             yield f"column {place} is missing"
             continue
-        kind, other_kind = column.type.compile(dialect=dialect), other["type"].compile(dialect=dialect)
+        # Collations are not reflected: how texts sort is looked at by nobody but those who read.
+        kind = column.type.compile(dialect=dialect).partition(" COLLATE ")[0]
+        other_kind = other["type"].compile(dialect=dialect).partition(" COLLATE ")[0]
         if kind != other_kind:
             yield f"column {place} is {other_kind}, not {kind}"
         if bool(column.nullable) != other["nullable"]:

@@ -1,21 +1,21 @@
 """How values of the mapping are handed to each kind of database. Pure.
 
-SQLite gets exact decimals and times as text. PostgreSQL gets times, exact decimals and JSON in the binary form of its
+SQLite gets exact decimals, dates, times and UUIDs as text. PostgreSQL gets times, exact decimals and JSON in the binary form of its
 own types, made here and not where rows are written, so that worker processes can do it: a time is the integer of
 microseconds since 2000 that `timestamptz` is on the wire (`src/backend/utils/adt/timestamp.c`, timestamptz_recv), JSON
 is version 1 and its text (`src/backend/utils/adt/jsonb.c`, jsonb_recv).
 """
 
-from collections.abc import Callable, Mapping
-from datetime import UTC, datetime, timedelta
+from collections.abc import Callable, Mapping, Sequence
+from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from enum import StrEnum
 from functools import cache, lru_cache
 
 from kvr_sync.mapping.conversion import REMEMBERED_TIMES
-from kvr_sync.mapping.definition import ColumnType
+from kvr_sync.mapping.definition import ColumnMapping, ColumnType
 from kvr_sync.mapping.definition import Mapping as TableMappings
-from kvr_sync.store.rows import Encoder, Encoding
+from kvr_sync.store.rows import Encoder, Encoding, TableEncoding
 
 _POSTGRESQL_EPOCH = datetime(2000, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
@@ -33,9 +33,19 @@ def encoding_for(kind: DatabaseKind, mapping: TableMappings) -> Encoding:
     encoders = _sqlite_encoders() if kind is DatabaseKind.SQLITE else _postgresql_encoders()
     return Encoding(
         encoders[ColumnType.TIMESTAMP],
-        tuple(tuple(encoders.get(column.type) for column in table.columns) for table in mapping.tables),
-        tuple(table.name for table in mapping.tables),
+        tuple(
+            TableEncoding(
+                table.name,
+                _columns(encoders, table.columns),
+                tuple(_columns(encoders, child.columns) for child in table.children),
+            )
+            for table in mapping.tables
+        ),
     )
+
+
+def _columns(encoders: Mapping[ColumnType, Encoder], columns: Sequence[ColumnMapping]) -> tuple[Encoder | None, ...]:
+    return tuple(encoders.get(column.type) for column in columns)
 
 
 def time_text(time: datetime) -> str:
@@ -48,7 +58,12 @@ def _decimal_text(value: Decimal) -> str:
 
 
 def _sqlite_encoders() -> Mapping[ColumnType, Encoder]:
-    return {ColumnType.DECIMAL: _decimal_text, ColumnType.TIMESTAMP: _known_time_text}
+    return {
+        ColumnType.DECIMAL: _decimal_text,
+        ColumnType.TIMESTAMP: _known_time_text,
+        ColumnType.DATE: date.isoformat,
+        ColumnType.UUID: str,
+    }
 
 
 def _postgresql_encoders() -> Mapping[ColumnType, Encoder]:

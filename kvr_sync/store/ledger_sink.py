@@ -6,7 +6,9 @@ The edges, bulk writing and types, are in `sqlite_sink` and `postgresql_sink`.
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from datetime import UTC, datetime
+from hashlib import sha256
 from typing import Any, NamedTuple
 
 from sqlalchemy import (
@@ -31,6 +33,7 @@ from sqlalchemy import (
 from kvr_sync.errors import CheckpointConflictError
 from kvr_sync.mapping.definition import Mapping as TableMappings
 from kvr_sync.model import Checkpoint, CollectionMembership, ConfigFacts, Effect, LedgerKey, RowBatch, StateValue
+from kvr_sync.store.change_feed import ChangeKind, number_changes
 from kvr_sync.store.database import READING, Database
 from kvr_sync.store.database_error import DRIVER_ERRORS, driver_errors
 from kvr_sync.store.dictionary import CACHED_KEYS, CACHED_NAMES, Dictionary, ledger_key_digest
@@ -42,6 +45,7 @@ from kvr_sync.store.rows import (
     CopyTypes,
     MappedRows,
     PrivateRows,
+    Row,
     Rows,
     Run,
     RunRows,
@@ -74,6 +78,16 @@ LOOKUP_SIZE = 1_000
 CACHED_STATEMENTS = 512
 """Of each kind, by table; a service makes its tables anew for every run."""
 
+
+class Touched(NamedTuple):
+    """What the change feed knows of a run's keys of one table, for those who write its current rows."""
+
+    existing: frozenset[int]
+    """Numbers of keys that have a current row before the run."""
+    last_change: Mapping[int, int]
+    """By position of the key, for those that have a row afterwards."""
+
+
 Clock = Callable[[], datetime]
 """Gives the present time, in UTC."""
 
@@ -86,6 +100,7 @@ class Store(NamedTuple):
     tables: LedgerTables
     mapping: TableMappings
     mapped: tuple[MappedTable, ...]
+    mapping_version: int
 
 
 def utc_now() -> datetime:
@@ -103,6 +118,10 @@ class LedgerSink(ABC):
         self._place = store.database.place
         self.tables = store.tables
         self._mapped = store.mapped
+        self._mapping_version = store.mapping_version
+        self._feeds: list[_Feed] = []
+        """By mapped table; like the dictionaries."""
+        self._has_open_quarantine = True
         self.encoding = encoding_for(self.kind, store.mapping)
         self._hook = hook
         self._clock = clock
@@ -110,6 +129,7 @@ class LedgerSink(ABC):
         self._keys: Dictionary[bytes] = Dictionary(CACHED_KEYS)
         self._identities: Dictionary[bytes] = Dictionary(CACHED_NAMES)
         self._chaincodes: Dictionary[ChaincodeName] = Dictionary(CACHED_NAMES)
+        self._endorser_sets: Dictionary[bytes] = Dictionary(CACHED_NAMES)
         self._known_at: Checkpoint | None = None
         """The checkpoint at which the dictionaries were right; None: they are not."""
 
@@ -135,13 +155,22 @@ class LedgerSink(ABC):
         """Insert rows, many at once; `numbers`: what goes in the place of the positions that they begin with."""
 
     @abstractmethod
-    def _write_mapped(
-        self, connection: Connection, table: int, rows: MappedRows[Rows], keys: Sequence[int], last_known: int
+    def _write_versions(
+        self,
+        connection: Connection,
+        table: int,
+        rows: MappedRows[Rows],
+        keys: Sequence[int],
+        touch: "Touched",
     ) -> None:
-        """Write the history of a mapped table, where it has one, and bring its current rows up to date.
+        """Write the history of a mapped table and its children, where they have one, and bring their current rows up.
 
-        `keys`: numbers by position; those above `last_known` are new, so there is no row of them yet.
+        `keys`: numbers by position.
         """
+
+    @abstractmethod
+    def _among(self, connection: Connection, column: Column[Any], keys: Sequence[int]) -> set[int]:
+        """Give those of `keys` that a column has."""
 
     @abstractmethod
     def _find(
@@ -173,11 +202,13 @@ class LedgerSink(ABC):
             self._hook(AFTER_HALF_OF_ROWS)
             if run.rows.private is not None:
                 self._write_private(connection, run.rows.private, keys)
+            changes: list[Row] = []
             for table, rows in enumerate(run.rows.mapped):
                 if rows.history:
-                    self._write_mapped(connection, table, rows, keys, last_known)
+                    changes += self._write_mapped(connection, table, rows, keys, last_known)
             if run.rows.private is not None:
-                self._expire_private(connection, run.rows.private.last_block)
+                changes += self._expire_private(connection, run.rows.private.last_block)
+            self._write_changes(connection, changes)
             self._hook(AFTER_ROWS)
             self._hook(BEFORE_COMMIT)
         self._known_at = new
@@ -361,10 +392,23 @@ class LedgerSink(ABC):
 
     def _reload_dictionaries(self, connection: Connection) -> None:
         tables = self.tables
+        feed, quarantine = tables.mapped_table, tables.quarantine
+        stored = {
+            name: _Feed(number, last)
+            for number, name, last in connection.execute(
+                select(feed.c.table_id, feed.c.name, feed.c.last_change_id).where(
+                    feed.c.mapping_version == self._mapping_version
+                )
+            )
+        }
+        self._feeds = [stored[mapped.name] for mapped in self._mapped]
+        is_open = select(quarantine.c.key_id).where(quarantine.c.closed_block.is_(None))
+        self._has_open_quarantine = connection.execute(is_open.limit(1)).first() is not None
         for dictionary, number in (
             (self._keys, tables.key.c.key_id),
             (self._identities, tables.identity.c.identity_id),
             (self._chaincodes, tables.chaincode.c.chaincode_id),
+            (self._endorser_sets, tables.endorser_set.c.endorser_set_id),
         ):
             dictionary.forget(connection.scalar(select(func.max(number))) or 0)
 
@@ -374,20 +418,85 @@ class LedgerSink(ABC):
         keys = self._key_numbers(connection, rows)
         identities = self._identity_numbers(connection, rows)
         chaincodes = self._chaincode_numbers(connection, rows)
-        self._insert(connection, tables.block, list(run.blocks))
+        endorser_sets = self._endorser_set_numbers(connection, rows, identities)
+        self._insert(connection, tables.block, [self._block_row(block) for block in run.blocks])
         ledger = rows.ledger
         for table, part, numbers in (
-            (tables.transaction, ledger.transaction, (identities, chaincodes)),
+            (tables.transaction, ledger.transaction, (identities, chaincodes, endorser_sets)),
             (tables.key_history, ledger.key_history, (keys,)),
             (tables.private_hash, ledger.private_hash, (keys,)),
+            (tables.key_metadata, ledger.key_metadata, (keys,)),
             (tables.refused_write, ledger.refused_write, (keys,)),
             (tables.event, ledger.event, ()),
             (tables.config, ledger.config, ()),
+            (tables.chaincode_definition, ledger.chaincode_definition, ()),
+            (tables.collection_definition, ledger.collection_definition, ()),
             (tables.quarantine, ledger.quarantine, (keys,)),
         ):
             if part:
                 self._insert(connection, table, part, *numbers)
+        if ledger.quarantine:
+            self._has_open_quarantine = True
         return keys
+
+    def _block_row(self, block: BlockRow) -> Row:
+        seen_at = block.first_seen_at
+        return block if seen_at is None else block._replace(first_seen_at=self.encoding.time(seen_at))  # type: ignore[arg-type]  # a row of a driver's values from here on
+
+    def _write_mapped(
+        self, connection: Connection, table: int, rows: MappedRows[Rows], keys: Sequence[int], last_known: int
+    ) -> list[Row]:
+        """Write what a run does to one mapped table; give the rows of its change feed.
+
+        Keys above `last_known` are new, so there is no row of them yet.
+        """
+        mapped = self._mapped[table]
+        known = [keys[position] for position in rows.current if keys[position] <= last_known]
+        before = self._among(connection, mapped.current.c.kvr_key_id, known) if known else set()
+        existing = set(before)
+        feed = self._feeds[table]
+        changes = number_changes(feed.table_id, rows, keys, existing, feed.last)
+        feed.last = changes.last
+        self._write_versions(connection, table, rows, keys, Touched(frozenset(before), changes.last_of_key))
+        if self._has_open_quarantine:
+            self._close_quarantine(connection, mapped.name, rows, keys)
+        return changes.rows
+
+    def _write_changes(self, connection: Connection, changes: list[Row]) -> None:
+        if not changes:
+            return
+        self._insert(connection, self.tables.change, changes)
+        table = self.tables.mapped_table
+        touched = {change[0] for change in changes}
+        for feed in self._feeds:
+            if feed.table_id in touched:
+                connection.execute(
+                    update(table).where(table.c.table_id == feed.table_id).values(last_change_id=feed.last)
+                )
+
+    def _close_quarantine(self, connection: Connection, name: str, rows: MappedRows[Rows], keys: Sequence[int]) -> None:
+        """Close the entries of keys that have a later good version, or none any more."""
+        fields = iter(rows.steps)
+        newest = {
+            keys[position]: ((block, tx, write), is_deleted)
+            for position, is_deleted, block, tx, write in zip(fields, fields, fields, fields, fields, strict=True)
+        }
+        table = self.tables.quarantine
+        version = (table.c.block_number, table.c.tx_number, table.c.write_number)
+        for chunk in chunks(list(newest), LOOKUP_SIZE):
+            open_entries = select(table.c.key_id, *version).where(
+                table.c.table_name == name, table.c.closed_block.is_(None), table.c.key_id.in_(chunk)
+            )
+            for key_id, *position in connection.execute(open_entries).all():
+                later, is_deleted = newest[key_id]
+                if tuple(position) < later:
+                    connection.execute(
+                        update(table)
+                        .where(
+                            table.c.table_name == name, table.c.key_id == key_id, tuple_(*version) == tuple(position)
+                        )
+                        .values(closed_block=later[0], closed_by="deleted" if is_deleted else "overwritten")
+                    )
 
     def _write_private(self, connection: Connection, rows: PrivateRows, keys: Sequence[int]) -> None:
         """Write the private rows, after the ledger layer: a member that joins misses what that holds hashes of."""
@@ -441,15 +550,52 @@ class LedgerSink(ABC):
             )
         )
 
-    def _expire_private(self, connection: Connection, last_block: int) -> None:
+    def _expire_private(self, connection: Connection, last_block: int) -> list[Row]:
         """Take out what leaves the state with a block up to the last one, from every table that holds it."""
         table = self.tables.private_value
         expired = table.c.expiring_block <= last_block
-        for mapped in self._mapped:
+        changes: list[Row] = []
+        for feed, mapped in zip(self._feeds, self._mapped, strict=True):
             if mapped.is_private:
-                gone = mapped.current.c.kvr_key_id.in_(select(table.c.key_id).where(expired))
-                connection.execute(delete(mapped.current).where(gone))
+                current = mapped.current
+                is_gone = current.c.kvr_key_id.in_(select(table.c.key_id).where(expired))
+                facts = (current.c.kvr_block_number, current.c.kvr_tx_number, current.c.kvr_write_number)
+                gone = connection.execute(select(current.c.kvr_key_id, *facts).where(is_gone)).all()
+                for key_id, *version in sorted(map(tuple, gone)):
+                    feed.last += 1
+                    changes.append((feed.table_id, feed.last, int(ChangeKind.ERASURE), key_id, *version))
+                if gone:
+                    for part in (*(child.current for child in mapped.children), current):
+                        part_gone = part.c.kvr_key_id.in_(select(table.c.key_id).where(expired))
+                        connection.execute(delete(part).where(part_gone))
         connection.execute(delete(table).where(expired))
+        return changes
+
+    def _endorser_set_numbers(
+        self, connection: Connection, rows: RunRows[Rows], identities: Sequence[int]
+    ) -> list[int]:
+        """Give the numbers of the endorser sets of a run, writing rows for the new ones."""
+        table = self.tables.endorser_set
+        digests = [
+            sha256(b"".join(rows.identities[position][0] for position in members)).digest()
+            for members in rows.endorser_sets
+        ]
+        resolved = self._endorser_sets.resolve(
+            digests, lambda missing: self._find(connection, table.c.endorser_set_id, table.c.digest, missing)
+        )
+        if resolved.fresh:
+            members_of = dict(zip(digests, rows.endorser_sets, strict=True))
+            self._insert(connection, table, list(resolved.fresh))
+            self._insert(
+                connection,
+                self.tables.endorser,
+                [
+                    (number, place, identities[position])
+                    for number, digest in resolved.fresh
+                    for place, position in enumerate(members_of[digest])
+                ],
+            )
+        return [resolved.ids[digest] for digest in digests]
 
     def _key_numbers(self, connection: Connection, rows: RunRows[Rows]) -> list[int]:
         key = self.tables.key
@@ -517,6 +663,14 @@ class LedgerSink(ABC):
             probe(history.c.effect, Effect.PUT, Effect.DELETE, Effect.VERSION),
             probe(value, Effect.PUT),
         ).where(key.c.digest.in_(digests))
+
+
+@dataclass
+class _Feed:
+    """Number of a mapped table, and the last change of it."""
+
+    table_id: int
+    last: int
 
 
 def chunks(items: Sequence[Any], size: int) -> Iterator[Sequence[Any]]:

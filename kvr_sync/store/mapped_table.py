@@ -1,64 +1,110 @@
 """Tables of the mapped layer, from the mapping. Pure.
 
 For a mapped table `t` there is `t` (current rows, primary key `kvr_key_id`) and `t_history` (every version,
-append-only). The current row of a key is its newest history row, if that is not a delete. A table of a private data
-collection has current rows alone.
+append-only). The current row of a key is its newest history row, if that is not a delete. A child table `c` has `c` and
+`c_history` with the rows of its documents, beside theirs. A table of a private data collection has current rows alone.
 """
 
-from typing import Any
+from collections.abc import Iterator, Sequence
+from hashlib import sha256
+from typing import Any, NamedTuple
 
-from sqlalchemy import Column, Index, MetaData, PrimaryKeyConstraint, Table
+from sqlalchemy import Column, Index, MetaData, PrimaryKeyConstraint, Table, UniqueConstraint
 from sqlalchemy.types import TypeEngine
 
 from kvr_sync.errors import ConfigurationError
-from kvr_sync.mapping.definition import ColumnType, Mapping, TableMapping
-from kvr_sync.store.schema import BYTES, DECIMAL, FIRST_COLUMNS, FLAG, INT32, INT64, JSON, TEXT, TIME, LedgerTables
+from kvr_sync.mapping.definition import ChildMapping, ColumnMapping, ColumnType, Mapping, TableMapping
+from kvr_sync.store.schema import (
+    BYTES,
+    DATE,
+    DECIMAL,
+    FIRST_COLUMNS,
+    FLAG,
+    INT32,
+    INT64,
+    JSON,
+    TEXT,
+    TIME,
+    UUID,
+    LedgerTables,
+    text_type,
+)
 
 FACT_COLUMNS = ("kvr_block_number", "kvr_tx_number", "kvr_write_number", "kvr_tx_id", "kvr_creator_msp_id")
 """The facts that every mapped row carries: which write made it, and who sent the transaction."""
+VERSION_COLUMNS = ("kvr_key_id", "kvr_block_number", "kvr_tx_number", "kvr_write_number")
+"""What names one version of one row."""
+
+MAX_IDENTIFIER = 63
+"""Characters; PostgreSQL cuts longer names silently."""
+_TAG_DIGITS = 8
 
 _TYPES: dict[ColumnType, TypeEngine[Any]] = {
     ColumnType.TEXT: TEXT,
     ColumnType.INTEGER: INT64,
     ColumnType.DECIMAL: DECIMAL,
     ColumnType.BOOLEAN: FLAG,
+    ColumnType.DATE: DATE,
     ColumnType.TIMESTAMP: TIME,
+    ColumnType.UUID: UUID,
+    ColumnType.ENUM: text_type(None),
     ColumnType.JSON: JSON,
     ColumnType.BYTES: BYTES,
 }
 
 
-class MappedTable:
-    """The tables of one entry of the mapping; `types` are the mapping's types of `columns`, in its order.
+class ChildTable(NamedTuple):
+    """The tables of one child entry of the mapping; `history` is None for a private table."""
 
-    `history` is None for a private table.
+    current: Table
+    history: Table | None
+
+
+class MappedTable:
+    """The tables of one entry of the mapping.
+
+    `history` is None for a private table. `children` are in the order of the mapping.
     """
 
     def __init__(self, definition: TableMapping, tables: LedgerTables) -> None:
         metadata = tables.metadata
-        for name in (definition.name, f"{definition.name}_history"):
-            if (f"{metadata.schema}.{name}" if metadata.schema else name) in metadata.tables:
-                raise ConfigurationError(f"the mapping needs a table {name}, and another table has that name")
         self.name = definition.name
-        self.types = tuple(column.type for column in definition.columns)
-        self.current = Table(
-            definition.name,
-            metadata,
-            _key_column(primary_key=True),
-            *(
-                Column(column.name, _TYPES[column.type], nullable=not column.required, comment=column.comment)
-                for column in definition.columns
-            ),
-            *_fact_columns(),
-            comment=definition.comment
-            or "Current rows: what the world state holds for each key, as the mapping reads it.",
-        )
-        for column in definition.columns:
-            if column.index:
-                Index(None, self.current.c[column.name])
         self.is_private = bool(definition.collections)
         # A history would keep what was purged, or has expired.
-        self.history = None if self.is_private else _history_table(definition, metadata)
+        with_history = not self.is_private
+        for name in _names(definition, with_history=with_history):
+            if (f"{metadata.schema}.{name}" if metadata.schema else name) in metadata.tables:
+                raise ConfigurationError(f"the mapping needs a table {name}, and another table has that name")
+        self.current = _current_table(definition, metadata)
+        self.history = _history_table(definition, metadata) if with_history else None
+        self.children = tuple(_child_table(child, metadata, with_history=with_history) for child in definition.children)
+
+    @property
+    def tables(self) -> tuple[Table, ...]:
+        """All tables of the entry."""
+        pairs = [(self.current, self.history), *self.children]
+        return tuple(table for pair in pairs for table in pair if table is not None)
+
+
+def _names(definition: TableMapping, *, with_history: bool) -> list[str]:
+    names = [definition.name, *(child.name for child in definition.children)]
+    return names + ([f"{name}_history" for name in names] if with_history else [])
+
+
+def _current_table(definition: TableMapping, metadata: MetaData) -> Table:
+    return Table(
+        definition.name,
+        metadata,
+        _key_column(primary_key=True),
+        Column("external_id", text_type(None), nullable=False, comment="The key as a text, unique in this table."),
+        *_value_columns(definition.columns, current=True),
+        *_fact_columns(),
+        Column("kvr_change_id", INT64, nullable=False, comment=f"The row's last change in {definition.name}_changes."),
+        UniqueConstraint("external_id"),
+        *_indexes(definition),
+        info={FIRST_COLUMNS: ("kvr_key_id", "kvr_change_id")},
+        comment=definition.comment or "Current rows: what the world state holds for each key, as the mapping reads it.",
+    )
 
 
 def _history_table(definition: TableMapping, metadata: MetaData) -> Table:
@@ -66,10 +112,8 @@ def _history_table(definition: TableMapping, metadata: MetaData) -> Table:
         f"{definition.name}_history",
         metadata,
         _key_column(primary_key=False),
-        *(
-            Column(column.name, _TYPES[column.type], nullable=True, comment=column.comment)
-            for column in definition.columns
-        ),
+        Column("external_id", text_type(None), nullable=True, comment="The key as a text; NULL: erased."),
+        *_value_columns(definition.columns, current=False),
         Column(
             "kvr_kind",
             TEXT,
@@ -77,10 +121,59 @@ def _history_table(definition: TableMapping, metadata: MetaData) -> Table:
             comment="put, delete (columns are NULL) or metadata (the value stayed, the version moved).",
         ),
         *_fact_columns(),
-        PrimaryKeyConstraint("kvr_key_id", "kvr_block_number", "kvr_tx_number", "kvr_write_number"),
+        PrimaryKeyConstraint(*VERSION_COLUMNS),
         info={FIRST_COLUMNS: ("kvr_key_id", "kvr_kind")},
         comment="Every version of every row, in order of (kvr_block_number, kvr_tx_number, kvr_write_number).",
     )
+
+
+def _child_table(definition: ChildMapping, metadata: MetaData, *, with_history: bool) -> ChildTable:
+    current = Table(
+        definition.name,
+        metadata,
+        _key_column(primary_key=False),
+        _position_column(),
+        *_value_columns(definition.columns, current=True),
+        *_fact_columns(),
+        PrimaryKeyConstraint("kvr_key_id", "kvr_position"),
+        *_indexes(definition),
+        comment=definition.comment or "One row for each element of an array of the document with this key.",
+    )
+    if not with_history:
+        return ChildTable(current, None)
+    history = Table(
+        f"{definition.name}_history",
+        metadata,
+        _key_column(primary_key=False),
+        _position_column(),
+        *_value_columns(definition.columns, current=False),
+        *_fact_columns(),
+        PrimaryKeyConstraint(*VERSION_COLUMNS, "kvr_position"),
+        comment="The rows of every version of the document.",
+    )
+    return ChildTable(current, history)
+
+
+def _value_columns(columns: Sequence[ColumnMapping], *, current: bool) -> Iterator[Column[Any]]:
+    """Yield the columns of a mapping; in a history a deleted row has none of the values."""
+    for column in columns:
+        kind = text_type(column.collation) if column.type is ColumnType.TEXT else _TYPES[column.type]
+        yield Column(column.name, kind, nullable=not (current and column.required), comment=column.comment)
+
+
+def _indexes(definition: TableMapping | ChildMapping) -> Iterator[Index]:
+    indexes = [(column.name,) for column in definition.columns if column.index]
+    for columns in dict.fromkeys([*indexes, *definition.indexes]):
+        yield Index(_index_name(definition.name, columns), *columns)
+
+
+def _index_name(table: str, columns: Sequence[str]) -> str:
+    """Name an index as PostgreSQL would; a name that is too long is cut and gets a tag, so that no two are alike."""
+    name = "_".join((table, *columns, "idx"))
+    if len(name) <= MAX_IDENTIFIER:
+        return name
+    tag = sha256(name.encode()).hexdigest()[:_TAG_DIGITS]
+    return f"{name[: MAX_IDENTIFIER - _TAG_DIGITS - 5]}_{tag}_idx"
 
 
 def mapped_tables(mapping: Mapping, tables: LedgerTables) -> tuple[MappedTable, ...]:
@@ -100,6 +193,10 @@ def _key_column(*, primary_key: bool) -> Column[int]:
         autoincrement=False,
         comment="The key of the ledger that this row stands for (ledger_key.key_id).",
     )
+
+
+def _position_column() -> Column[int]:
+    return Column("kvr_position", INT32, nullable=False, autoincrement=False, comment="Position in the array, from 0.")
 
 
 def _fact_columns() -> tuple[Column[Any], ...]:

@@ -10,6 +10,7 @@ from kvr_sync.store.database_error import driver_errors
 from kvr_sync.store.drift import first_difference
 from kvr_sync.store.ledger_sink import Clock, LedgerSink, Store, utc_now
 from kvr_sync.store.mapped_table import MappedTable, mapped_tables
+from kvr_sync.store.mapped_view import view_statements
 from kvr_sync.store.migration import upgrade
 from kvr_sync.store.postgresql_sink import PostgresqlSink
 from kvr_sync.store.schema import LedgerTables, ledger_tables
@@ -64,7 +65,7 @@ def open_store(
             _record(connection, tables, in_force, mapped)
         _refuse_drift(connection, database, tables, strangers=True)
     sink = PostgresqlSink if database.schema else SqliteSink
-    return sink(Store(channel, database, tables, in_force, mapped), hook=hook, clock=clock)
+    return sink(Store(channel, database, tables, in_force, mapped, _MAPPING_VERSION), hook=hook, clock=clock)
 
 
 def _refuse_drift(connection: Connection, database: Database, tables: LedgerTables, *, strangers: bool) -> None:
@@ -125,10 +126,18 @@ def _other_mapping(database: Database, given: Mapping, in_force: Mapping, applie
 
 def _record(connection: Connection, tables: LedgerTables, mapping: Mapping, mapped: tuple[MappedTable, ...]) -> None:
     """Make the mapped tables and write the mapping down, so that names and columns never change by accident."""
-    made = [table for entry in mapped for table in (entry.current, entry.history) if table is not None]
+    made = [table for entry in mapped for table in entry.tables]
     tables.metadata.create_all(connection, tables=made, checkfirst=False)
+    for statement in view_statements(connection.dialect.name, tables, mapped):
+        connection.exec_driver_sql(statement)
     connection.execute(
         insert(tables.mapping).values(
             version=_MAPPING_VERSION, digest=mapping.digest, content=to_json(mapping), applied_at_block=0
         )
     )
+    if mapped:
+        rows = [
+            {"table_id": number, "name": entry.name, "mapping_version": _MAPPING_VERSION, "last_change_id": 0}
+            for number, entry in enumerate(mapped, start=1)
+        ]
+        connection.execute(insert(tables.mapped_table), rows)

@@ -1,6 +1,6 @@
 """The sink on PostgreSQL: binary COPY for every row, and one statement for the current rows that were there before."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from functools import lru_cache
 from typing import Any, cast
@@ -11,11 +11,11 @@ from sqlalchemy import ARRAY, BigInteger, Column, Connection, Table, any_, bindp
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.dialects.postgresql.base import PGDialect
 
-from kvr_sync.store.copy_rows import HEADER, TRAILER, CurrentRows, RowPacker, fill
+from kvr_sync.store.copy_rows import HEADER, TRAILER, CurrentRows, RowPacker, fill, row_slices
 from kvr_sync.store.encoding import DatabaseKind
-from kvr_sync.store.ledger_sink import CACHED_STATEMENTS, Clock, LedgerSink, Store, utc_now
-from kvr_sync.store.mapped_table import MappedTable
-from kvr_sync.store.rows import CopyTypes, LedgerRows, MappedRows, PackedRows, Rows
+from kvr_sync.store.ledger_sink import CACHED_STATEMENTS, Clock, LedgerSink, Store, Touched, utc_now
+from kvr_sync.store.mapped_table import ChildTable, MappedTable
+from kvr_sync.store.rows import ChildRows, CopyTypes, LedgerRows, MappedRows, MappedTypes, PackedRows, Rows
 from kvr_sync.store.schema import LedgerTables, row_columns
 from kvr_sync.store.sink import Hook, no_hook
 
@@ -58,23 +58,25 @@ class PostgresqlSink(LedgerSink):
         packed = _packed(rows, _row_types(table), len(numbers))
         self._copy(connection, table, None, fill(packed, numbers))
 
-    def _write_mapped(
-        self, connection: Connection, table: int, rows: MappedRows[Rows], keys: Sequence[int], last_known: int
+    def _write_versions(
+        self, connection: Connection, table: int, rows: MappedRows[Rows], keys: Sequence[int], touch: Touched
     ) -> None:
         mapped = self._mapped[table]
-        packed = _packed(rows.history, _mapped_types(mapped), 1)
+        types = _mapped_types(mapped)
+        packed = _packed(rows.history, types.history, 1)
         content = fill(packed, (keys,))
         if mapped.history is not None:
             self._copy(connection, mapped.history, None, content)
-        versions = CurrentRows(content, packed.holes[0].offsets, len(mapped.current.columns))
+        versions = CurrentRows(content, packed.holes[0].offsets)
         fresh: list[bytes] = []
         others: list[bytes] = []
         deletes: list[int] = []
         for position, index in rows.current.items():
-            is_new = keys[position] > last_known
+            is_there = keys[position] in touch.existing
             if index is not None:
-                (fresh if is_new else others).append(versions.row(index))
-            elif not is_new:
+                row = versions.row(index, touch.last_change[position])
+                (others if is_there else fresh).append(row)
+            elif is_there:
                 deletes.append(keys[position])
         target = mapped.current
         if fresh:
@@ -83,8 +85,37 @@ class PostgresqlSink(LedgerSink):
             self._copy(connection, target, table, b"".join(others))
             _driver(connection).execute(_merge_statement(target, _staging(table)))
         if deletes:
-            key_ids = any_(bindparam("key_ids", deletes, type_=ARRAY(BigInteger)))
-            connection.execute(delete(target).where(target.c.kvr_key_id == key_ids))
+            _delete_rows(connection, target, deletes)
+        outdated = [keys[position] for position in rows.current if keys[position] in touch.existing]
+        for child, child_types, child_rows in zip(mapped.children, types.children, rows.children, strict=True):
+            if outdated:
+                _delete_rows(connection, child.current, outdated)
+            if child_rows.rows:
+                self._write_children(connection, child, child_types, child_rows, rows.current.values(), keys)
+
+    def _write_children(
+        self,
+        connection: Connection,
+        child: ChildTable,
+        types: Sequence[str],
+        rows: ChildRows[Rows],
+        current: Iterable[int | None],
+        keys: Sequence[int],
+    ) -> None:
+        packed = _packed(rows.rows, types, 1)
+        content = fill(packed, (keys,))
+        if child.history is not None:
+            self._copy(connection, child.history, None, content)
+        ranges = ((rows.starts[index], rows.starts[index + 1]) for index in current if index is not None)
+        newest = b"".join(row_slices(content, packed.holes[0].offsets, ranges))
+        if newest:
+            self._copy(connection, child.current, None, newest)
+
+    def _among(self, connection: Connection, column: Column[Any], keys: Sequence[int]) -> set[int]:
+        wanted = sql.Identifier(column.name)
+        statement = sql.SQL("SELECT {} FROM {} WHERE {} = ANY(%b)").format(wanted, _identifier(column.table), wanted)
+        with _driver(connection).cursor(binary=True) as cursor:
+            return {row[0] for row in cursor.execute(statement, (list(keys),))}
 
     def _copy(self, connection: Connection, table: Table, staging: int | None, content: bytes | bytearray) -> None:
         driver = _driver(connection)
@@ -142,9 +173,15 @@ def copy_types(tables: LedgerTables, mapped: Sequence[MappedTable]) -> CopyTypes
     )
 
 
-def _mapped_types(mapped: MappedTable) -> tuple[str, ...]:
-    key, *others = _row_types(mapped.current)
-    return (key, "text", *others)  # the kind of the write comes second
+def _mapped_types(mapped: MappedTable) -> MappedTypes:
+    key, _, *others = _row_types(mapped.current)
+    # The kind of the write comes second, where current rows have their last change.
+    return MappedTypes((key, "text", *others), tuple(_row_types(child.current) for child in mapped.children))
+
+
+def _delete_rows(connection: Connection, table: Table, keys: Sequence[int]) -> None:
+    key_ids = any_(bindparam("key_ids", keys, type_=ARRAY(BigInteger)))
+    connection.execute(delete(table).where(table.c.kvr_key_id == key_ids))
 
 
 @lru_cache(maxsize=CACHED_STATEMENTS)
@@ -153,7 +190,7 @@ def _row_types(table: Table) -> tuple[str, ...]:
 
 
 def _wire_type(column: Column[Any]) -> str:
-    name = str(column.type.compile(dialect=_DIALECT)).lower()
+    name = str(column.type.compile(dialect=_DIALECT)).lower().partition(" collate ")[0]
     return _WIRE_TYPES.get(name, name)
 
 

@@ -5,10 +5,13 @@ position in the run's own lists; rows begin with them, and the sink, which holds
 the database's numbers in their place. So a run can be made where there is no database, by another process too.
 """
 
+from array import array
 from collections.abc import Callable, Iterable, Sequence
+from datetime import datetime
 from hashlib import sha256
 from typing import Any, Final, Generic, NamedTuple, Protocol, TypeAlias, TypeVar
 
+from kvr_sync.changes import msp_id_of
 from kvr_sync.mapping.conversion import moment
 from kvr_sync.model import (
     CollectionMembership,
@@ -43,10 +46,16 @@ class Encoding(NamedTuple):
     """How one kind of database takes values; see `kvr_sync.store.encoding`."""
 
     time: Encoder
-    columns: tuple[tuple[Encoder | None, ...], ...]
-    """By mapped table, one for each column, or None where the value is taken as it is."""
-    tables: tuple[str, ...]
-    """The names of the mapped tables."""
+    tables: tuple["TableEncoding", ...]
+    """By mapped table."""
+
+
+class TableEncoding(NamedTuple):
+    """The same for one mapped table: an encoder for each column, or None where the value is taken as it is."""
+
+    name: str
+    columns: tuple[Encoder | None, ...]
+    children: tuple[tuple[Encoder | None, ...], ...]
 
 
 class Holes(NamedTuple):
@@ -72,32 +81,51 @@ R_co = TypeVar("R_co", covariant=True)
 class LedgerRows(NamedTuple, Generic[R_co]):
     """Rows of the ledger layer; the field names are those of `schema.LedgerTables`.
 
-    Those of transactions begin with the positions of identity and chaincode (or None), those of events and
-    configurations with none, all others with the position of a key.
+    Those of transactions begin with the positions of identity, chaincode and endorser set (or None), those of events,
+    configurations and definitions with none, all others with the position of a key.
     """
 
     transaction: R_co
     key_history: R_co
     private_hash: R_co
+    key_metadata: R_co
     refused_write: R_co
     event: R_co
     config: R_co
+    chaincode_definition: R_co
+    collection_definition: R_co
     quarantine: R_co
 
 
-LEDGER_POSITIONS: Final = (2, 1, 1, 1, 0, 0, 1)
+LEDGER_POSITIONS: Final = (3, 1, 1, 1, 1, 0, 0, 0, 0, 1)
 """With how many positions the rows of each field of `LedgerRows` begin."""
+
+
+class ChildRows(NamedTuple, Generic[R_co]):
+    """What a run does to one child table: the rows of every version of its documents, in order.
+
+    Rows begin with the position of the key; history and current rows are alike.
+    """
+
+    rows: R_co
+    starts: Sequence[int]
+    """Where in `rows` those of each version of the document begin; one more at the end."""
 
 
 class MappedRows(NamedTuple, Generic[R_co]):
     """What a run does to one mapped table: every version in order, and the last word on each key it touched.
 
-    Rows begin with the position of the key and the kind of the write, which the history has and current rows have not.
+    Rows begin with the position of the key and the kind of the write, in whose place current rows have the number of
+    their last change.
     """
 
     history: R_co
     current: dict[int, int | None]
     """By key position: which of `history` is the row to have now; None: the key is gone."""
+    steps: Sequence[int]
+    """For each row of `history` five numbers, one after the other: position of the key, 1 where the row is deleted
+    (else 0), block, transaction, write."""
+    children: Sequence[ChildRows[R_co]]
 
 
 class PrivateRows(NamedTuple):
@@ -119,6 +147,8 @@ class RunRows(NamedTuple, Generic[R_co]):
     identities: list[tuple[bytes, str, bytes]]
     """Digest, MSP id, serialised identity."""
     chaincodes: list[ChaincodeName]
+    endorser_sets: list[tuple[int, ...]]
+    """Positions of identities."""
     ledger: LedgerRows[R_co]
     mapped: Sequence[MappedRows[R_co]]
     private: PrivateRows | None = None
@@ -135,6 +165,14 @@ class BlockRow(NamedTuple):
     commit_hash: bytes | None
     commit_hash_verified: bool
     transaction_count: int
+    first_seen_at: datetime | None
+
+
+class MappedTypes(NamedTuple):
+    """Names of PostgreSQL's types for one mapped table, in the order of the rows that are packed."""
+
+    history: tuple[str, ...]
+    children: tuple[tuple[str, ...], ...]
 
 
 class CopyTypes(NamedTuple):
@@ -142,8 +180,8 @@ class CopyTypes(NamedTuple):
 
     ledger: tuple[tuple[str, ...], ...]
     """By field of `LedgerRows`."""
-    mapped: tuple[tuple[str, ...], ...]
-    """By mapped table, of its history."""
+    mapped: tuple[MappedTypes, ...]
+    """By mapped table."""
 
 
 class Run(NamedTuple):
@@ -169,6 +207,7 @@ def block_rows(batches: Sequence[RowBatch]) -> list[BlockRow]:
                 block.commit_hash,
                 block.commit_hash_verified,
                 len(changes.transactions),
+                batch.seen_at,
             )
         )
     return rows
@@ -197,20 +236,30 @@ def run_rows(batches: Iterable[RowBatch], encoding: Encoding) -> RunRows[list[Ro
 
 def list_builder(encoding: Encoding) -> "RunBuilder[list[Row]]":
     """Give a builder whose rows are lists."""
-    return RunBuilder(encoding, LedgerRows([], [], [], [], [], [], []), [[] for _ in encoding.columns])
+    ledger: LedgerRows[list[Row]] = LedgerRows(*([] for _ in LedgerRows._fields))
+    return RunBuilder(encoding, ledger, [MappedStores([], [[] for _ in table.children]) for table in encoding.tables])
+
+
+class MappedStores(NamedTuple, Generic[S]):
+    """What takes the rows of one mapped table and of its child tables."""
+
+    history: S
+    children: list[S]
 
 
 class RunBuilder(Generic[S]):
     """Makes the rows of a run block by block, so that nothing but rows is kept of a block."""
 
-    def __init__(self, encoding: Encoding, ledger: LedgerRows[S], mapped: Sequence[S]) -> None:
+    def __init__(self, encoding: Encoding, ledger: LedgerRows[S], mapped: Sequence[MappedStores[S]]) -> None:
         """`ledger` and `mapped` take the rows; they are empty."""
         self._encoding = encoding
         self._ledger = ledger
         self._mapped = mapped
         self._current: list[dict[int, int | None]] = [{} for _ in mapped]
+        self._steps = [array("q") for _ in mapped]
+        self._starts = [[array("q", [0]) for _ in table.children] for table in mapped]
         self._keys: dict[LedgerKey, int] = {}
-        self._names = _Names({}, {}, {}, {})
+        self._names = _Names({}, {}, {}, {}, {}, {})
         self._private: PrivateRows | None = None
 
     def add(self, batch: RowBatch) -> None:
@@ -218,6 +267,7 @@ class RunBuilder(Generic[S]):
         number = batch.block.changes.header.number
         senders = _append_transactions(self._ledger, batch, self._names, self._encoding.time)
         _append_writes(self._ledger, batch, self._keys)
+        _append_definitions(self._ledger, batch)
         for table in {row.table for row in batch.mapped}:
             self._append_mapped(batch, table, senders)
         if batch.quarantined:
@@ -234,50 +284,86 @@ class RunBuilder(Generic[S]):
             ],
             [(sha256(creator).digest(), msp_id, creator) for creator, (_, msp_id) in self._names.identities.items()],
             list(self._names.chaincodes),
+            list(self._names.endorser_sets),
             self._ledger,
-            [MappedRows(rows, current) for rows, current in zip(self._mapped, self._current, strict=True)],
+            [self._mapped_rows(table) for table in range(len(self._mapped))],
             self._private,
+        )
+
+    def _mapped_rows(self, table: int) -> MappedRows[S]:
+        history, children = self._mapped[table]
+        starts = self._starts[table]
+        return MappedRows(
+            history,
+            self._current[table],
+            self._steps[table],
+            [ChildRows(rows, start) for rows, start in zip(children, starts, strict=True)],
         )
 
     def _append_mapped(self, batch: RowBatch, table: int, senders: Sequence[tuple[str, str]]) -> None:
         number = batch.block.changes.header.number
-        encoders, history, current, keys = (
-            self._encoding.columns[table],
-            self._mapped[table],
+        encoders = self._encoding.tables[table].columns
+        history, current, steps, keys = (
+            self._mapped[table].history,
             self._current[table],
+            self._steps[table],
             self._keys,
         )
         blank = (None,) * len(encoders)
         index = len(history)
         rows: list[Row] = []
-        for row_table, key, tx_number, write_number, effect, values in batch.mapped:
+        has_children = bool(self._starts[table])
+        for row in batch.mapped:
+            row_table, key, tx_number, write_number, effect, values, external_id, _ = row
             if row_table != table:
                 continue
             position = keys.setdefault(key, len(keys))
             is_deleted = values is None or effect is Effect.DELETE
-            encoded = (
-                blank
-                if values is None or is_deleted
-                else [
-                    value if encoder is None or value is None else encoder(value)
-                    for value, encoder in zip(values, encoders, strict=True)
-                ]
-            )
+            encoded = blank if values is None or is_deleted else _encoded(values, encoders)
             current[position] = None if is_deleted else index + len(rows)
-            rows.append((position, _KIND_NAMES[effect], *encoded, number, tx_number, write_number, *senders[tx_number]))
+            facts = (number, tx_number, write_number, *senders[tx_number])
+            rows.append((position, _KIND_NAMES[effect], external_id, *encoded, *facts))
+            steps.extend((position, is_deleted, number, tx_number, write_number))
+            if has_children:
+                self._append_children(table, position, () if is_deleted else row.children, facts)
         history.extend(rows)
+
+    def _append_children(
+        self, table: int, position: int, children: Sequence[Sequence[tuple[object, ...]]], facts: Row
+    ) -> None:
+        """Append the child rows of one version of a document, none where it is deleted."""
+        all_encoders = self._encoding.tables[table].children
+        stores = self._mapped[table].children
+        for child, (encoders, store, starts) in enumerate(zip(all_encoders, stores, self._starts[table], strict=True)):
+            if children and children[child]:
+                store.extend(
+                    [
+                        (position, place, *_encoded(values, encoders), *facts)
+                        for place, values in enumerate(children[child])
+                    ]
+                )
+            starts.append(len(store))
 
     def _quarantine_row(self, number: int, entry: QuarantinedWrite) -> Row:
         return (
             self._keys.setdefault(entry.key, len(self._keys)),
-            self._encoding.tables[entry.table],
+            self._encoding.tables[entry.table].name,
             number,
             entry.tx_number,
             entry.write_number,
             storable_text(entry.reason),
             storable_text(entry.detail, MAX_SENTENCE_BYTES),
             entry.value,
+            None,
+            None,
         )
+
+
+def _encoded(values: Sequence[object], encoders: Sequence[Encoder | None]) -> list[object]:
+    return [
+        value if encoder is None or value is None else encoder(value)
+        for value, encoder in zip(values, encoders, strict=True)
+    ]
 
 
 class _Names(NamedTuple):
@@ -288,13 +374,31 @@ class _Names(NamedTuple):
     chaincodes: dict[ChaincodeName, int]
     chaincode_ids: dict[ChaincodeId, int]
     functions: dict[bytes | None, str | None]
+    endorser_sets: dict[tuple[int, ...], int]
+    endorsers: dict[tuple[bytes, ...], int]
+    """Position of the set by its serialised identities."""
+
+    def endorser_set(self, endorsers: tuple[bytes, ...]) -> int:
+        """Give the position of a set of endorsers."""
+        known = self.endorsers.get(endorsers)
+        if known is None:
+            members = tuple([self.identity(endorser, msp_id_of(endorser))[0] for endorser in endorsers])
+            known = self.endorsers[endorsers] = self.endorser_sets.setdefault(members, len(self.endorser_sets))
+        return known
+
+    def identity(self, serialized: bytes, msp_id: str) -> tuple[int, str]:
+        """Give the position of an identity, and its MSP id as it is stored."""
+        known = self.identities.get(serialized)
+        if known is None:
+            known = self.identities[serialized] = (len(self.identities), storable_text(msp_id))
+        return known
 
 
 def _append_transactions(rows: LedgerRows[S], batch: RowBatch, names: _Names, time: Encoder) -> list[tuple[str, str]]:
     """Append what is not a write; give id and MSP id of each transaction, as they are stored."""
     changes = batch.block.changes
     number = changes.header.number
-    identities, chaincodes, chaincode_ids, functions = names
+    chaincodes, chaincode_ids, functions = names.chaincodes, names.chaincode_ids, names.functions
     made: list[Row] = []
     append = made.append
     senders = []
@@ -310,17 +414,14 @@ def _append_transactions(rows: LedgerRows[S], batch: RowBatch, names: _Names, ti
         seconds,
         nanos,
         defect,
-        _endorsers,
+        endorsers,
     ) in changes.transactions:
         stored_id = storable_text(tx_id)
+        creator_position: int | None = None
         if creator:
-            known = identities.get(creator)
-            if known is None:
-                known = identities[creator] = (len(identities), storable_text(msp_id))
-            creator_position: int | None = known[0]
-            stored_msp_id = known[1]
+            creator_position, stored_msp_id = names.identity(creator, msp_id)
         else:
-            creator_position, stored_msp_id = None, storable_text(msp_id)
+            stored_msp_id = storable_text(msp_id)
         senders.append((stored_id, stored_msp_id))
         chaincode_position = None
         if chaincode is not None:
@@ -335,6 +436,7 @@ def _append_transactions(rows: LedgerRows[S], batch: RowBatch, names: _Names, ti
             (
                 creator_position,
                 chaincode_position,
+                names.endorser_set(endorsers) if endorsers else None,
                 number,
                 tx_number,
                 stored_id,
@@ -369,16 +471,25 @@ def _append_writes(rows: LedgerRows[S], batch: RowBatch, keys: dict[LedgerKey, i
     number = changes.header.number
     public: list[Row] = []
     private: list[Row] = []
-    for tx_number, write_number, key, kind, effect, value, written, _entries, _metadata in batch.block.writes:
+    metadata: list[Row] = []
+    for tx_number, write_number, key, kind, effect, value, written, entries, _ in batch.block.writes:
         # Where a value came into force it is stored with the row that brought it, whatever the other writes of the
         # key were.
         kept = value if effect is _EFFECT_PUT else written if kind is _PUT else None
         (private if key.collection else public).append(
             (keys.setdefault(key, len(keys)), number, tx_number, write_number, _INTEGERS[kind], _INTEGERS[effect], kept)
         )
+        if entries:
+            position = keys[key]
+            metadata += [
+                (position, number, tx_number, write_number, place, storable_text(entry.name), entry.value)
+                for place, entry in enumerate(entries)
+            ]
     rows.key_history.extend(public)
     if private:
         rows.private_hash.extend(private)
+    if metadata:
+        rows.key_metadata.extend(metadata)
     if changes.refused:
         rows.refused_write.extend(
             [
@@ -390,9 +501,44 @@ def _append_writes(rows: LedgerRows[S], batch: RowBatch, keys: dict[LedgerKey, i
                     _INTEGERS[kind],
                     value if kind is _PUT else None,
                 )
-                for tx_number, write_number, key, kind, value, _entries in changes.refused
+                for tx_number, write_number, key, kind, value, _ in changes.refused
             ]
         )
+
+
+def _append_definitions(rows: LedgerRows[S], batch: RowBatch) -> None:
+    number = batch.block.changes.header.number
+    for chaincode, definition, collections in batch.definitions:
+        name = storable_text(chaincode)
+        terms: Row = (None,) * 6
+        if definition is not None:
+            terms = (
+                definition.sequence,
+                storable_text(definition.version),
+                definition.init_required,
+                storable_text(definition.endorsement_plugin),
+                storable_text(definition.validation_plugin),
+                definition.validation_parameter,
+            )
+        rows.chaincode_definition.extend([(name, number, *terms)])
+        if collections:
+            rows.collection_definition.extend(
+                [
+                    (
+                        name,
+                        number,
+                        storable_text(collection.name),
+                        collection.member_policy,
+                        collection.required_peer_count,
+                        collection.maximum_peer_count,
+                        collection.block_to_live,
+                        collection.member_only_read,
+                        collection.member_only_write,
+                        collection.endorsement_policy,
+                    )
+                    for collection in collections
+                ]
+            )
 
 
 _PRIVATE_VALUE_COLUMNS = 4

@@ -11,6 +11,7 @@ from sqlalchemy import (
     BigInteger,
     Boolean,
     Column,
+    Date,
     Identity,
     Index,
     Integer,
@@ -22,6 +23,7 @@ from sqlalchemy import (
     Table,
     Text,
     UniqueConstraint,
+    Uuid,
 )
 from sqlalchemy.dialects.postgresql import JSONB, TIMESTAMP
 from sqlalchemy.types import TypeEngine
@@ -41,9 +43,17 @@ INT16: TypeEngine[Any] = SmallInteger().with_variant(Integer(), "sqlite")
 TEXT: TypeEngine[Any] = Text()
 BYTES: TypeEngine[Any] = LargeBinary()
 FLAG: TypeEngine[Any] = Boolean()
+DATE: TypeEngine[Any] = Date().with_variant(Text(), "sqlite")
+UUID: TypeEngine[Any] = Uuid().with_variant(Text(), "sqlite")
 TIME: TypeEngine[Any] = TIMESTAMP(timezone=True).with_variant(Text(), "sqlite")
 DECIMAL: TypeEngine[Any] = Numeric().with_variant(Text(), "sqlite")
 JSON: TypeEngine[Any] = JSONB().with_variant(Text(), "sqlite")
+
+
+def text_type(locale: str | None) -> TypeEngine[Any]:
+    """Give the type of a text that sorts by the rules of a locale, or (None) by its bytes; in SQLite always by bytes."""
+    collation = "C" if locale is None else f"{locale}-x-icu"
+    return Text(collation=collation).with_variant(Text(), "sqlite")
 
 
 FIRST_COLUMNS = "first_columns"
@@ -65,17 +75,24 @@ class LedgerTables(NamedTuple):
     identity: Table
     chaincode: Table
     key: Table
+    endorser_set: Table
+    endorser: Table
     transaction: Table
     validation_code: Table
     key_history: Table
     private_hash: Table
+    key_metadata: Table
     private_value: Table
     private_member: Table
     refused_write: Table
     event: Table
     config: Table
+    chaincode_definition: Table
+    collection_definition: Table
     quarantine: Table
     mapping: Table
+    mapped_table: Table
+    change: Table
     run: Table
 
 
@@ -105,6 +122,7 @@ def ledger_tables(schema: str | None) -> LedgerTables:
             _column("commit_hash", BYTES, nullable=True),
             _column("commit_hash_verified", FLAG),
             _column("transaction_count", INT32),
+            _column("first_seen_at", TIME, nullable=True),
         ),
         identity=Table(
             "ledger_identity",
@@ -133,6 +151,21 @@ def ledger_tables(schema: str | None) -> LedgerTables:
             _column("digest", BYTES),
             UniqueConstraint("digest"),
         ),
+        endorser_set=Table(
+            "ledger_endorser_set",
+            metadata,
+            _column("endorser_set_id", INT64, primary_key=True),
+            _column("digest", BYTES),
+            UniqueConstraint("digest"),
+        ),
+        endorser=Table(
+            "ledger_endorser",
+            metadata,
+            _column("endorser_set_id", INT64),
+            _column("position", INT32),
+            _column("identity_id", INT64),
+            PrimaryKeyConstraint("endorser_set_id", "position"),
+        ),
         transaction=Table(
             "ledger_transaction",
             metadata,
@@ -148,9 +181,10 @@ def ledger_tables(schema: str | None) -> LedgerTables:
             _column("claimed_nanos", INT32, nullable=True),
             _column("claimed_at", TIME, nullable=True),
             _column("defect", TEXT, nullable=True),
+            _column("endorser_set_id", INT64, nullable=True),
             PrimaryKeyConstraint("block_number", "tx_number"),
             Index(None, "tx_id"),
-            info={FIRST_COLUMNS: ("creator_id", "chaincode_id")},
+            info={FIRST_COLUMNS: ("creator_id", "chaincode_id", "endorser_set_id")},
         ),
         validation_code=Table(
             "ledger_validation_code",
@@ -161,6 +195,18 @@ def ledger_tables(schema: str | None) -> LedgerTables:
         ),
         key_history=_history("ledger_key_history", metadata, "value"),
         private_hash=_history("ledger_private_hash", metadata, "value_hash"),
+        key_metadata=Table(
+            "ledger_key_metadata",
+            metadata,
+            _column("key_id", INT64),
+            _column("block_number", INT64),
+            _column("tx_number", INT32),
+            _column("write_number", INT32),
+            _column("position", INT32),
+            _column("name", TEXT),
+            _column("value", BYTES),
+            PrimaryKeyConstraint("key_id", "block_number", "tx_number", "write_number", "position"),
+        ),
         private_value=Table(
             "ledger_private_value",
             metadata,
@@ -203,6 +249,34 @@ def ledger_tables(schema: str | None) -> LedgerTables:
             _column("sequence", INT64),
             _column("content", BYTES),
         ),
+        chaincode_definition=Table(
+            "ledger_chaincode_definition",
+            metadata,
+            _column("chaincode", TEXT),
+            _column("block_number", INT64),
+            _column("sequence", INT64, nullable=True),
+            _column("version", TEXT, nullable=True),
+            _column("init_required", FLAG, nullable=True),
+            _column("endorsement_plugin", TEXT, nullable=True),
+            _column("validation_plugin", TEXT, nullable=True),
+            _column("validation_parameter", BYTES, nullable=True),
+            PrimaryKeyConstraint("chaincode", "block_number"),
+        ),
+        collection_definition=Table(
+            "ledger_collection_definition",
+            metadata,
+            _column("chaincode", TEXT),
+            _column("block_number", INT64),
+            _column("collection", TEXT),
+            _column("member_policy", BYTES),
+            _column("required_peer_count", INT32),
+            _column("maximum_peer_count", INT32),
+            _column("block_to_live", INT64),
+            _column("member_only_read", FLAG),
+            _column("member_only_write", FLAG),
+            _column("endorsement_policy", BYTES, nullable=True),
+            PrimaryKeyConstraint("chaincode", "block_number", "collection"),
+        ),
         quarantine=Table(
             "ledger_quarantine",
             metadata,
@@ -214,6 +288,8 @@ def ledger_tables(schema: str | None) -> LedgerTables:
             _column("reason", TEXT),
             _column("detail", TEXT),
             _column("value", BYTES),
+            _column("closed_block", INT64, nullable=True),
+            _column("closed_by", TEXT, nullable=True),
             PrimaryKeyConstraint("table_name", "key_id", "block_number", "tx_number", "write_number"),
             info={FIRST_COLUMNS: ("key_id",)},
         ),
@@ -224,6 +300,27 @@ def ledger_tables(schema: str | None) -> LedgerTables:
             _column("digest", TEXT),
             _column("content", TEXT),
             _column("applied_at_block", INT64),
+        ),
+        mapped_table=Table(
+            "sync_table",
+            metadata,
+            _column("table_id", INT32, primary_key=True),
+            _column("name", TEXT),
+            _column("mapping_version", INT32),
+            _column("last_change_id", INT64),
+            UniqueConstraint("mapping_version", "name"),
+        ),
+        change=Table(
+            "sync_change",
+            metadata,
+            _column("table_id", INT32),
+            _column("change_id", INT64),
+            _column("kind", INT16),
+            _column("key_id", INT64),
+            _column("block_number", INT64),
+            _column("tx_number", INT32),
+            _column("write_number", INT32),
+            PrimaryKeyConstraint("table_id", "change_id"),
         ),
         run=Table(
             "sync_run",

@@ -10,7 +10,7 @@ from sqlalchemy.dialects.sqlite import dialect, insert
 from sqlalchemy.sql import bindparam
 
 from kvr_sync.store.encoding import DatabaseKind, time_text
-from kvr_sync.store.ledger_sink import CACHED_STATEMENTS, LOOKUP_SIZE, LedgerSink, chunks
+from kvr_sync.store.ledger_sink import CACHED_STATEMENTS, LOOKUP_SIZE, LedgerSink, Touched, chunks
 from kvr_sync.store.rows import MappedRows, PackedRows, Row, Rows
 from kvr_sync.store.schema import row_columns
 
@@ -37,25 +37,48 @@ class SqliteSink(LedgerSink):
     def _insert(self, connection: Connection, table: Table, rows: Rows, *numbers: Sequence[int]) -> None:
         connection.exec_driver_sql(_insert_statement(table), _numbered(rows, numbers))
 
-    def _write_mapped(
-        self, connection: Connection, table: int, rows: MappedRows[Rows], keys: Sequence[int], last_known: int
+    def _write_versions(
+        self, connection: Connection, table: int, rows: MappedRows[Rows], keys: Sequence[int], touch: Touched
     ) -> None:
         mapped = self._mapped[table]
         numbered = _numbered(rows.history, (keys,))
         if mapped.history is not None:
             connection.exec_driver_sql(_insert_statement(mapped.history), numbered)
         target = mapped.current
-        newest = [numbered[index] for index in rows.current.values() if index is not None]
-        upserts = [(row[0], *row[2:]) for row in newest]  # without the kind of the write
-        deletes = [
-            (keys[position],)
+        changed = touch.last_change
+        upserts = [
+            (numbered[index][0], changed[position], *numbered[index][2:])  # the last change for the kind of the write
             for position, index in rows.current.items()
-            if index is None and keys[position] <= last_known
+            if index is not None
         ]
+        deletes = [(keys[p],) for p, index in rows.current.items() if index is None and keys[p] in touch.existing]
         if upserts:
             connection.exec_driver_sql(_upsert_statement(target), upserts)
         if deletes:
             connection.exec_driver_sql(_delete_statement(target), deletes)
+        outdated = [(keys[position],) for position in rows.current if keys[position] in touch.existing]
+        for child, child_rows in zip(mapped.children, rows.children, strict=True):
+            numbered = _numbered(child_rows.rows, (keys,))
+            if child.history is not None and numbered:
+                connection.exec_driver_sql(_insert_statement(child.history), numbered)
+            if outdated:
+                connection.exec_driver_sql(_delete_statement(child.current), outdated)
+            starts = child_rows.starts
+            newest = [
+                row
+                for index in rows.current.values()
+                if index is not None
+                for row in numbered[starts[index] : starts[index + 1]]
+            ]
+            if newest:
+                connection.exec_driver_sql(_insert_statement(child.current), newest)
+
+    def _among(self, connection: Connection, column: Column[Any], keys: Sequence[int]) -> set[int]:
+        found: set[int] = set()
+        for chunk in chunks(keys, LOOKUP_SIZE):
+            statement = _among_statement(column, len(chunk))
+            found.update(row[0] for row in connection.exec_driver_sql(statement, tuple(chunk)))
+        return found
 
     def _find(
         self, connection: Connection, number: Column[Any], digest: Column[Any], digests: Sequence[bytes]
@@ -93,10 +116,14 @@ def _insert_statement(table: Table) -> str:
 
 @lru_cache(maxsize=CACHED_STATEMENTS)
 def _upsert_statement(table: Table) -> str:
-    statement = insert(table)
-    changed: dict[str, Any] = {c.name: statement.excluded[c.name] for c in table.columns if not c.primary_key}
-    upsert = statement.on_conflict_do_update(index_elements=[*table.primary_key], set_=changed)
-    return str(upsert.compile(dialect=_DIALECT))
+    names = [_PREPARER.quote(column.name) for column in table.columns if not column.primary_key]
+    changes = ", ".join(f"{name} = excluded.{name}" for name in names)
+    return f"{_insert_statement(table)} ON CONFLICT (kvr_key_id) DO UPDATE SET {changes}"
+
+
+def _among_statement(column: Column[Any], count: int) -> str:
+    wanted, table = _PREPARER.quote(column.name), _PREPARER.format_table(column.table)
+    return f"SELECT {wanted} FROM {table} WHERE {wanted} IN ({', '.join('?' * count)})"  # noqa: S608  names, quoted
 
 
 def _find_statement(number: Column[Any], digest: Column[Any], count: int) -> str:

@@ -1,9 +1,10 @@
 """Row batches made by hand, for tests of what comes after the mapping. Hashes chain, but nothing is signed."""
 
 from collections.abc import Sequence
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from decimal import Decimal
 from hashlib import sha256
+from uuid import UUID
 
 from kvr_sync.mapping.definition import ColumnMapping, ColumnType, FromValue, Mapping, PrefixSelector, TableMapping
 from kvr_sync.model import (
@@ -67,7 +68,8 @@ def metadata(ledger_key: LedgerKey, retained: bytes, tx_number: int = 0, write_n
 
 def mapped(write: EffectiveWrite, values: tuple[object, ...] | None, table: int = 0) -> MappedRow:
     """Make the mapped row of a write."""
-    return MappedRow(table, write.key, write.tx_number, write.write_number, write.effect, values)
+    name = write.key.key.decode("utf-8", "backslashreplace")
+    return MappedRow(table, write.key, write.tx_number, write.write_number, write.effect, values, name)
 
 
 def quarantined(write: EffectiveWrite, reason: str = "not_json", table: int = 0) -> QuarantinedWrite:
@@ -128,6 +130,7 @@ def request_mapping() -> Mapping:
     """Make a mapping of one table with every type of column."""
     columns = [("title", ColumnType.TEXT, True, True)]
     columns += [(f"a_{kind.value}", kind, False, False) for kind in ColumnType if kind is not ColumnType.TEXT]
+    values = {ColumnType.ENUM: ("open", "closed")}
     return Mapping(
         "requests",
         (
@@ -136,7 +139,7 @@ def request_mapping() -> Mapping:
                 "service",
                 PrefixSelector("r"),
                 tuple(
-                    ColumnMapping(name, FromValue(), kind, required=required, index=index)
+                    ColumnMapping(name, FromValue(), kind, required=required, index=index, values=values.get(kind, ()))
                     for name, kind, required, index in columns
                 ),
             ),
@@ -149,7 +152,10 @@ REQUEST_VALUES = (
     2**63 - 1,
     Decimal("1234567890123456789.000000001"),
     True,
+    date(2024, 2, 29),
     datetime(2024, 2, 29, 23, 59, 59, 999999, tzinfo=UTC),
+    UUID("0b6e6a8e-0a4b-4c1d-9f5e-0123456789ab"),
+    "open",
     '{"tags":["a"],"amount":0.1000}',
     b"\x00\xff",
 )

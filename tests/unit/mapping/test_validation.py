@@ -123,7 +123,12 @@ def test_a_prefix_may_be_empty() -> None:
         ("      id: {", "      rowid: {", 8, ["system column"]),
         ("      id: {", f"      {'a' * 64}: {{", 8, ["at most 63"]),
         ("      price: {", "      id: {", 9, ["'id' stands here twice", "line 8"]),
-        ("from: key.id", "from: key.nr", 8, ["unknown source 'key.nr'", "key, key.id, value, unknown, ledger.block_number"]),
+        (
+            "from: key.id",
+            "from: key.nr",
+            8,
+            ["unknown source 'key.nr'", "key, key.id, value, unknown, ledger.block_number"],
+        ),
         ("from: key.id", "from: key.rest", 8, ["unknown source"]),
         ("from: key.id", "from: vaule", 8, ["did you mean 'value'?"]),
         ("from: key.id", "from: key", 8, ["whole composite key", "bytes"]),
