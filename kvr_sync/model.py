@@ -4,7 +4,6 @@ One immutable type for each arrow of `source -> decode -> verify -> changes -> m
 """
 
 from collections.abc import Mapping
-from datetime import datetime
 from enum import IntEnum
 from types import MappingProxyType
 from typing import NamedTuple
@@ -20,13 +19,13 @@ class RawBlock(NamedTuple):
     """One block as a source gave it; `origin` says where from, for errors ("blocks.zst, record 12").
 
     `private_sets`: serialised TxPvtReadWriteSet by transaction number, as a peer handed them over beside the block.
-    `seen_at`: when it was received first; None: not known, so the engine's own time counts.
+    `first_seen`: when an engine first had it, nanoseconds since 1970; 0: not yet.
     """
 
     content: bytes
     origin: str
     private_sets: Mapping[int, bytes] = MappingProxyType({})
-    seen_at: datetime | None = None
+    first_seen: int = 0
 
 
 class Checkpoint(NamedTuple):
@@ -260,7 +259,7 @@ class RowBatch(NamedTuple):
     """All rows of one block, for the sink.
 
     Keys, identities and chaincodes still by value, dictionaries belong to the sink. `private`: None where no private
-    data is held. `seen_at`: when the block was received first.
+    data is held. `first_seen` as in `RawBlock`.
     """
 
     block: ReplayedBlock
@@ -268,4 +267,4 @@ class RowBatch(NamedTuple):
     quarantined: tuple[QuarantinedWrite, ...]
     private: PrivateChanges | None = None
     definitions: tuple[DefinitionFacts, ...] = ()
-    seen_at: datetime | None = None
+    first_seen: int = 0

@@ -151,7 +151,7 @@ def accept_range(prepared: PreparedRange, position: Checkpoint, config_block: in
                 commit_hash,
                 recorded is not None,
                 len(block.flags),
-                None,
+                0,
             )
         )
     return rows

@@ -1,9 +1,9 @@
 """How values of the mapping are handed to each kind of database. Pure.
 
-SQLite gets exact decimals, dates, times and UUIDs as text. PostgreSQL gets times, exact decimals and JSON in the binary form of its
-own types, made here and not where rows are written, so that worker processes can do it: a time is the integer of
-microseconds since 2000 that `timestamptz` is on the wire (`src/backend/utils/adt/timestamp.c`, timestamptz_recv), JSON
-is version 1 and its text (`src/backend/utils/adt/jsonb.c`, jsonb_recv).
+SQLite gets exact decimals, dates, times and UUIDs as text. PostgreSQL gets times, exact decimals and JSON in the binary
+form of its own types, made here and not where rows are written, so that worker processes can do it: a time is the
+integer of microseconds since 2000 that `timestamptz` is on the wire (`src/backend/utils/adt/timestamp.c`,
+timestamptz_recv), JSON is version 1 and its text (`src/backend/utils/adt/jsonb.c`, jsonb_recv).
 """
 
 from collections.abc import Callable, Mapping, Sequence

@@ -31,6 +31,7 @@ from sqlalchemy import (
 )
 
 from kvr_sync.errors import CheckpointConflictError
+from kvr_sync.mapping.conversion import moment
 from kvr_sync.mapping.definition import Mapping as TableMappings
 from kvr_sync.model import Checkpoint, CollectionMembership, ConfigFacts, Effect, LedgerKey, RowBatch, StateValue
 from kvr_sync.store.change_feed import ChangeKind, number_changes
@@ -440,8 +441,10 @@ class LedgerSink(ABC):
         return keys
 
     def _block_row(self, block: BlockRow) -> Row:
-        seen_at = block.first_seen_at
-        return block if seen_at is None else block._replace(first_seen_at=self.encoding.time(seen_at))  # type: ignore[arg-type]  # a row of a driver's values from here on
+        *facts, first_seen = block
+        seconds, nanos = divmod(first_seen, 1_000_000_000)
+        time = moment(seconds, nanos) if first_seen else None
+        return (*facts, None if time is None else self.encoding.time(time))
 
     def _write_mapped(
         self, connection: Connection, table: int, rows: MappedRows[Rows], keys: Sequence[int], last_known: int

@@ -7,7 +7,6 @@ the database's numbers in their place. So a run can be made where there is no da
 
 from array import array
 from collections.abc import Callable, Iterable, Sequence
-from datetime import datetime
 from hashlib import sha256
 from typing import Any, Final, Generic, NamedTuple, Protocol, TypeAlias, TypeVar
 
@@ -165,7 +164,8 @@ class BlockRow(NamedTuple):
     commit_hash: bytes | None
     commit_hash_verified: bool
     transaction_count: int
-    first_seen_at: datetime | None
+    first_seen: int
+    """Nanoseconds since 1970; 0: not known."""
 
 
 class MappedTypes(NamedTuple):
@@ -207,7 +207,7 @@ def block_rows(batches: Sequence[RowBatch]) -> list[BlockRow]:
                 block.commit_hash,
                 block.commit_hash_verified,
                 len(changes.transactions),
-                batch.seen_at,
+                batch.first_seen,
             )
         )
     return rows

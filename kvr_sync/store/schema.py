@@ -51,7 +51,7 @@ JSON: TypeEngine[Any] = JSONB().with_variant(Text(), "sqlite")
 
 
 def text_type(locale: str | None) -> TypeEngine[Any]:
-    """Give the type of a text that sorts by the rules of a locale, or (None) by its bytes; in SQLite always by bytes."""
+    """Give the type of a text that sorts by the rules of a locale, or (None) by its bytes; SQLite: by bytes always."""
     collation = "C" if locale is None else f"{locale}-x-icu"
     return Text(collation=collation).with_variant(Text(), "sqlite")
 

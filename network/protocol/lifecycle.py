@@ -40,6 +40,7 @@ CHAINCODE_NAME = re.compile(r"[a-zA-Z0-9]+([-_][a-zA-Z0-9]+)*")
 CHAINCODE_VERSION = re.compile(r"[A-Za-z0-9_.+-]+")
 SYSTEM_CHAINCODES: Final = frozenset(("cscc", "escc", "lscc", "qscc", "vscc"))
 _METADATA_PREFIX: Final = f"{_NAMESPACES}/metadata/"
+_FIELD_PREFIX: Final = f"{_NAMESPACES}/fields/"
 
 T = TypeVar("T", int, bytes, str)
 
@@ -289,6 +290,14 @@ def read_approval(chaincode: str, sequence: int, read: Reader) -> Approval | Non
 def chaincode_of_metadata_key(key: str) -> str | None:
     """Give the chaincode whose definition a public key of `_lifecycle` announces, None for any other key."""
     return key[len(_METADATA_PREFIX) :] if key.startswith(_METADATA_PREFIX) else None
+
+
+def chaincode_of_key(key: str) -> str | None:
+    """Give the chaincode to whose definition a public key of `_lifecycle` belongs, None for any other key."""
+    for prefix in (_METADATA_PREFIX, _FIELD_PREFIX):
+        if key.startswith(prefix):
+            return key[len(prefix) :].partition("/")[0]
+    return None
 
 
 def _read_parameters(name: str, sequence: int, read: Reader) -> ChaincodeDefinition:

@@ -113,6 +113,7 @@ def test_block_row_has_the_hashes_of_its_header(sink: LedgerSink) -> None:
         "commit_hash": block.block.commit_hash,
         "commit_hash_verified": True,
         "transaction_count": 2,
+        "first_seen_at": None,
     }
 
 
@@ -138,6 +139,7 @@ def test_transaction_row_has_all_facts_whatever_the_verdict(sink: LedgerSink) ->
         "claimed_seconds": 1_700_000_000,
         "claimed_nanos": 123_456_789,
         "defect": "ChaincodeAction: no results",
+        "endorser_set_id": None,
     }
     assert (identity["msp_id"], identity["content"]) == ("ServiceMSP", b"identity of agent 7")
     assert (chaincode["name"], chaincode["version"]) == ("service", "1.0")
@@ -317,12 +319,17 @@ def test_mapped_row_has_values_and_facts(sink: LedgerSink) -> None:
 
     (row,) = current(sink)
     assert Decimal(row.pop("a_decimal")) == REQUEST_VALUES[2]
-    assert row.pop("a_timestamp") in (REQUEST_VALUES[4], "2024-02-29T23:59:59.999999Z")
+    assert row.pop("a_date") in (REQUEST_VALUES[4], "2024-02-29")
+    assert row.pop("a_timestamp") in (REQUEST_VALUES[5], "2024-02-29T23:59:59.999999Z")
+    assert str(row.pop("a_uuid")) == "0b6e6a8e-0a4b-4c1d-9f5e-0123456789ab"
     # PostgreSQL's jsonb gives parsed JSON and keeps the digits of numbers; SQLite keeps the text.
-    assert row.pop("a_json") in (REQUEST_VALUES[5], {"tags": ["a"], "amount": 0.1})
+    assert row.pop("a_json") in (REQUEST_VALUES[8], {"tags": ["a"], "amount": 0.1})
     assert row == {
         "kvr_key_id": 1,
+        "kvr_change_id": 1,
+        "external_id": "r1",
         "title": "Meter broken",
+        "a_enum": "open",
         "a_integer": 2**63 - 1,
         "a_boolean": True,
         "a_bytes": b"\x00\xff",
@@ -391,6 +398,8 @@ def test_quarantined_value_is_kept_with_its_reason(sink: LedgerSink) -> None:
             "reason": "not_json",
             "detail": "the value is no JSON document",
             "value": b"\xffno json",
+            "closed_block": None,
+            "closed_by": None,
         }
     ]
     assert sink.status().quarantined == 1

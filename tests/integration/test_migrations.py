@@ -105,7 +105,7 @@ def test_channels_of_one_server_have_tables_of_their_own(postgresql_url: str) ->
         ("DROP INDEX @ledger_transaction_tx_id_idx", r"the index of ledger_transaction \(tx_id\) is missing"),
         ("ALTER TABLE @request DROP COLUMN a_json", "column request.a_json is missing"),
         ("ALTER TABLE @request_history ADD COLUMN note TEXT", "column request_history.note is not one of ours"),
-        ("DROP TABLE @request_history", "table request_history is missing"),
+        ("ALTER TABLE @request_history RENAME TO mine", "table request_history is missing"),
         ("DROP TABLE @sync_mapping", "table sync_mapping is missing"),
         ("CREATE UNIQUE INDEX mine ON @request (a_integer)", "unique index mine of request"),
     ],
@@ -186,15 +186,34 @@ def test_failed_creation_leaves_nothing(database_url: str) -> None:
         assert not inspect(connection).has_table("request", schema=open_database(database_url, CHANNEL).schema)
 
 
-def test_tables_of_the_version_before_are_brought_up_and_keep_their_rows(sink: LedgerSink, database_url: str) -> None:
-    sink.begin_run()
-    sink.close()
-    change(
-        database_url,
-        "DROP TABLE @ledger_private_value",
-        "DROP TABLE @ledger_private_member",
-        "UPDATE @alembic_version SET version_num = '0001'",
-    )
+BACK_TO_0002 = (
+    "DROP TABLE @ledger_endorser",
+    "DROP TABLE @ledger_endorser_set",
+    "DROP TABLE @ledger_key_metadata",
+    "DROP TABLE @ledger_chaincode_definition",
+    "DROP TABLE @ledger_collection_definition",
+    "DROP TABLE @sync_change",
+    "DROP TABLE @sync_table",
+    "ALTER TABLE @ledger_block DROP COLUMN first_seen_at",
+    "ALTER TABLE @ledger_transaction DROP COLUMN endorser_set_id",
+    "ALTER TABLE @ledger_quarantine DROP COLUMN closed_block",
+    "ALTER TABLE @ledger_quarantine DROP COLUMN closed_by",
+    "UPDATE @alembic_version SET version_num = '0002'",
+)
+BACK_TO_0001 = (
+    "DROP TABLE @ledger_private_value",
+    "DROP TABLE @ledger_private_member",
+    "UPDATE @alembic_version SET version_num = '0001'",
+)
+
+
+@pytest.mark.parametrize("steps", [BACK_TO_0002, BACK_TO_0002 + BACK_TO_0001], ids=["0002", "0001"])
+def test_tables_of_a_version_before_are_brought_up_and_keep_their_rows(
+    database_url: str, steps: tuple[str, ...]
+) -> None:
+    with closing(open_store(database_url, CHANNEL)) as made:
+        made.begin_run()
+    change(database_url, *steps)
 
     with closing(open_store(database_url, CHANNEL)) as opened:
         with opened.database.engine.connect() as connection:

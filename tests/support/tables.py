@@ -65,7 +65,57 @@ def read_mapped(url: str, mapping_path: Path) -> dict[str, ExpectedTable]:
         for row in quarantined:
             found.quarantined[keys[row[0]], (row[1], row[2], row[3])] = bytes(row[4])
         tables[name] = found
+        check_feed(url, name)
     return tables
+
+
+def check_feed(url: str, name: str) -> None:
+    """Assert that a reader of the change feed, who knows nothing but its last number, has the table as it is."""
+    columns = _columns(url, name)
+    values = [column for column in columns if column not in ("kvr_key_id", "kvr_change_id")]
+    listed = ", ".join(f'"{column}"' for column in values)
+    followed: dict[int, tuple[Any, ...]] = {}
+    last = 0
+    while True:
+        page = query(
+            url,
+            f"SELECT kvr_change_id, kvr_change, kvr_key_id, {listed} FROM {name}_changes"  # noqa: S608
+            " WHERE kvr_change_id > ? ORDER BY kvr_change_id LIMIT 1000",
+            [last],
+        )
+        for change_id, kind, key_id, *row in page:
+            assert change_id == last + 1, f"{name}: change {last + 1} is missing"
+            last = change_id
+            assert kind in ("delete", "erasure") or (kind == "insert") == (key_id not in followed), f"{name}: {kind}"
+            if kind in ("delete", "erasure"):
+                del followed[key_id]
+            elif any(value is not None for value in row[:1]):  # a private value that is outdated stands there no more
+                followed[key_id] = (change_id, *row)
+            else:
+                followed.setdefault(key_id, ())
+        if not page:
+            break
+    current = {
+        row[0]: row[1:]
+        for row in query(url, f"SELECT kvr_key_id, kvr_change_id, {listed} FROM {name}")  # noqa: S608
+    }
+    assert followed == current, f"{name}: the feed tells another story"
+    recorded = query(url, "SELECT last_change_id FROM sync_table WHERE name = ?", [name])
+    assert recorded == [(last,)]
+
+
+def _columns(url: str, name: str) -> list[str]:
+    if make_url(url).drivername.startswith("sqlite"):
+        return [row[1] for row in query(url, f"PRAGMA table_info({name})")]
+    return [
+        row[0]
+        for row in query(
+            url,
+            "SELECT column_name FROM information_schema.columns"
+            " WHERE table_name = ? AND table_schema = current_schema() ORDER BY ordinal_position",
+            [name],
+        )
+    ]
 
 
 def _values(row: Sequence[Any], kinds: Sequence[str]) -> tuple[Any, ...]:

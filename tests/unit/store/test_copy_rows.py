@@ -68,15 +68,15 @@ def test_numbers_for_another_count_of_columns_are_refused() -> None:
         fill(packed(), ([10, 11],))
 
 
-def test_a_current_row_is_its_version_without_the_kind() -> None:
+def test_a_current_row_is_its_version_with_the_last_change_for_the_kind() -> None:
     history: list[Row] = [(0, "put", "a", 5), (1, "metadata", None, 6), (0, "put", "", 7)]
     versions = packed(history, ("int8", "text", "text", "int8"), 1)
     content = fill(versions, ([30, 40],))
-    rows = CurrentRows(content, versions.holes[0].offsets, 3)
+    rows = CurrentRows(content, versions.holes[0].offsets)
 
-    expected = [(30, "a", 5), (40, None, 6), (30, "", 7)]
+    expected = [(30, 100, "a", 5), (40, 101, None, 6), (30, 102, "", 7)]
     for index, row in enumerate(expected):
-        assert rows.row(index) == packed([row], ("int8", "text", "int8"), 0).content
+        assert rows.row(index, 100 + index) == packed([row], ("int8", "int8", "text", "int8"), 0).content
 
 
 def test_a_run_without_rows_packs_none() -> None:
@@ -88,5 +88,5 @@ def test_a_run_without_rows_packs_none() -> None:
 
     run = packer.run()
 
-    assert run.ledger == LedgerRows[Any]([], [], [], [], [], [], [])
+    assert run.ledger == LedgerRows[Any](*([] for _ in LedgerRows._fields))
     assert (run.keys, run.mapped, run.private) == ([], [], None)
