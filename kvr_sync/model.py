@@ -17,11 +17,13 @@ class RawBlock(NamedTuple):
     """One block as a source gave it; `origin` says where from, for errors ("blocks.zst, record 12").
 
     `private_sets`: serialised TxPvtReadWriteSet by transaction number, as a peer handed them over beside the block.
+    `first_seen`: when an engine first had it, nanoseconds since 1970; 0: not yet.
     """
 
     content: bytes
     origin: str
     private_sets: Mapping[int, bytes] = MappingProxyType({})
+    first_seen: int = 0
 
 
 class Checkpoint(NamedTuple):
