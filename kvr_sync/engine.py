@@ -8,8 +8,11 @@ block fails, the good blocks before it are committed and its error is raised; no
 
 A long run gives ranges of blocks to worker processes (`kvr_sync.worker_pool`), which do everything that needs neither
 the database nor the state of the chain. What they leave, and every error, is the engine's own.
+
+With an archive, the verified blocks of a run are flushed there before the database is asked to commit them.
 """
 
+import functools
 import itertools
 import logging
 import time
@@ -19,6 +22,9 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from kvr_sync import errors
+from kvr_sync.archive.block_archive import BlockArchive
+from kvr_sync.archive.completion import complete_archive
+from kvr_sync.archive.frame import ArchivedBlock
 from kvr_sync.changes import extract_changes
 from kvr_sync.mapping.definition import Mapping as TableMapping
 from kvr_sync.mapping.map import map_block
@@ -146,8 +152,10 @@ class Engine:
         channel: str,
         pin: bytes | None = None,
         private_member: str | None = None,
+        archive: BlockArchive | None = None,
         limits: RunLimits = DEFAULT_LIMITS,
         clock: Callable[[], float] = time.monotonic,
+        wall_clock: Callable[[], int] = time.time_ns,
         sleep: Callable[[float], None] = time.sleep,  # noqa: TID251 - the sleeper that is handed in by default
     ) -> None:
         self._source = source
@@ -156,8 +164,10 @@ class Engine:
         self._channel = channel
         self._pin = pin
         self._private_member = private_member
+        self._archive = archive
         self._limits = limits
         self._clock = clock
+        self._wall_clock = wall_clock
         self._sleep = sleep
 
     def run(
@@ -180,7 +190,10 @@ class Engine:
         def report() -> None:
             on_progress(Progress(position.totals.blocks, position.totals.transactions, self._source.progress()))
 
-        raws = self._new_blocks(checkpoint)
+        is_ready = self._archive is None or complete_archive(
+            self._archive, self._source, checkpoint, report=report, should_stop=should_stop
+        )
+        raws = self._new_blocks(checkpoint) if is_ready else iter(())
         if self._limits.workers:
             # A generator that stops at a limit of its own: what it did not take stays in `raws`.
             self._apply(position, _up_to(raws, self._limits.alone_bytes), report, should_stop)
@@ -216,15 +229,18 @@ class Engine:
     ) -> None:
         """Take blocks through the line one by one; all good ones are committed when it returns or raises."""
         pending: list[RowBatch] = []
+        pending_raws: list[RawBlock] = []
         pending_bytes = pending_transactions = 0
 
         def flush() -> None:
             nonlocal pending_bytes, pending_transactions
             if pending:
-                self._commit_batches(position, pending)
-                position.replay.committed(len(pending))
-                pending.clear()
+                batches, raws = pending[:], pending_raws[:]
+                pending.clear()  # an error of the commit itself is not answered with another commit
+                pending_raws.clear()
                 pending_bytes = pending_transactions = 0
+                self._commit_batches(position, batches, raws)
+                position.replay.committed(len(batches))
                 report()
 
         try:
@@ -234,6 +250,7 @@ class Engine:
                 replayed = check_commit_hash(position.replay.replay(extract_changes(verified)), block.commit_hash)
                 batch = map_block(replayed, self._mapping, _private_changes(position.membership, replayed, raw))
                 pending.append(batch)
+                pending_raws.append(raw)
                 _count(position.totals, batch)
                 pending_bytes += len(raw.content)
                 pending_transactions += len(block.transactions)
@@ -262,7 +279,7 @@ class Engine:
         ranges = _ranges(raws, self._limits)
         with WorkerPool(self._limits.workers, self._context()) as workers:
             for part, prepared in workers.prepare(ranges):
-                applied = self._commit_range(position, prepared) if prepared else 0
+                applied = self._commit_range(position, part, prepared) if prepared else 0
                 if applied:
                     report()
                 if applied < len(part) and not should_stop():
@@ -273,7 +290,7 @@ class Engine:
                 if should_stop():
                     break
 
-    def _commit_range(self, position: "_Position", prepared: PreparedRange) -> int:
+    def _commit_range(self, position: "_Position", part: list[RawBlock], prepared: PreparedRange) -> int:
         """Commit what a worker prepared, if it follows where we are; give the number of blocks applied."""
         if position.checkpoint is None:
             return 0
@@ -283,7 +300,8 @@ class Engine:
         last = rows[-1]
         expected, new = position.checkpoint, Checkpoint(last.block_number, last.header_hash, last.commit_hash)
         run = Run(rows, prepared.rows)
-        self._commit(expected, new, lambda: self._sink.commit_run(expected, run, new, anchor=position.anchor))
+        commit = functools.partial(self._sink.commit_run, expected, run, new, anchor=position.anchor)
+        self._commit(expected, new, part[: len(rows)], commit)
         position.checkpoint = new
         position.verifier = position.verifier.moved_to(new)
         position.replay = StateReplay(self._sink.read_values, new.commit_hash)
@@ -338,7 +356,11 @@ class Engine:
         return "pinned"
 
     def _new_blocks(self, checkpoint: Checkpoint | None) -> Iterator[RawBlock]:
-        """Yield the blocks above the checkpoint, once the source was found to agree with it."""
+        """Yield the blocks above the checkpoint, once the source was found to agree with it; each has a first time."""
+        for raw in self._blocks_above(checkpoint):
+            yield raw if raw.first_seen else raw._replace(first_seen=self._wall_clock())
+
+    def _blocks_above(self, checkpoint: Checkpoint | None) -> Iterator[RawBlock]:
         if checkpoint is None:
             yield from self._source.blocks(0)
             return
@@ -358,14 +380,23 @@ class Engine:
             yield first
         yield from remaining
 
-    def _commit_batches(self, position: "_Position", batches: list[RowBatch]) -> None:
+    def _commit_batches(self, position: "_Position", batches: list[RowBatch], raws: list[RawBlock]) -> None:
         last = batches[-1].block
         expected = position.checkpoint
         new = Checkpoint(last.changes.header.number, last.changes.header_hash, last.commit_hash)
-        self._commit(expected, new, lambda: self._sink.commit(expected, batches, new, anchor=position.anchor))
+        commit = functools.partial(self._sink.commit, expected, batches, new, anchor=position.anchor)
+        self._commit(expected, new, raws, commit)
         position.checkpoint = new
 
-    def _commit(self, expected: Checkpoint | None, new: Checkpoint, commit: Callable[[], None]) -> None:
+    def _commit(
+        self, expected: Checkpoint | None, new: Checkpoint, raws: list[RawBlock], commit: Callable[[], None]
+    ) -> None:
+        """Archive verified blocks, then commit their rows; `raws` are the blocks from `expected` to `new`."""
+        if self._archive is not None:
+            first = new.block_number - len(raws) + 1
+            self._archive.append(
+                [ArchivedBlock(number, raw.content, raw.first_seen) for number, raw in enumerate(raws, first)]
+            )
         try:
             commit()
         except errors.CommitOutcomeUnknownError:

@@ -9,6 +9,7 @@ KvrSyncError
 |  +- AccessDeniedError          the peer does not let this identity read the channel
 |  +- ChannelNotFoundError       no peer asked knows the channel
 +- DecodeError                   bytes are not a block
+|  +- ArchiveDamagedError        the files of an archive are not what was written
 +- VerificationError             a block does not check out; never retryable on the same bytes
 |  +- BlockNumberError           gap or repeat
 |  +- PreviousHashError          does not extend our chain
@@ -22,12 +23,17 @@ KvrSyncError
 |  +- ForkError                  two validly signed blocks for one number
 |  +- PrivateDataHashError       a private value is not the one that the chain holds the hash of
 +- SinkError
-   +- SinkUnavailableError       the database cannot be reached; nothing was applied
-   +- CommitOutcomeUnknownError  the acknowledgement of a COMMIT was lost; read the checkpoint
-   +- CheckpointConflictError    someone else moved the checkpoint
-   +- SinkFullError              no space
-   +- SinkReadOnlyError          the database does not accept writes
-   +- SchemaDriftError           the database does not match the migrations or the mapping
+|  +- SinkUnavailableError       the database cannot be reached; nothing was applied
+|  +- CommitOutcomeUnknownError  the acknowledgement of a COMMIT was lost; read the checkpoint
+|  +- CheckpointConflictError    someone else moved the checkpoint
+|  +- SinkFullError              no space
+|  +- SinkReadOnlyError          the database does not accept writes
+|  +- SchemaDriftError           the database does not match the migrations or the mapping
++- ArchiveError
+   +- ArchiveUnavailableError    the files of the archive cannot be read or written now
+   +- ArchiveFullError           no space
+   +- ArchiveInUseError          another engine holds the archive
+   +- ArchiveMismatchError       the archive holds another chain
 """
 
 from typing import ClassVar, Literal
@@ -94,6 +100,16 @@ class DecodeError(KvrSyncError):
     """The bytes are not a block. The text says at which record or byte; take another copy."""
 
     code = "decode_error"
+
+
+class ArchiveDamagedError(DecodeError):
+    """A file of the archive is not what was written; the text says which and where.
+
+    Put a good copy of that file in its place, or move the whole directory away and begin an empty one: a source that
+    has every block fills it again. `kvr sync archive verify` finds every damage.
+    """
+
+    code = "archive_damaged"
 
 
 class VerificationError(KvrSyncError):
@@ -226,3 +242,39 @@ class SchemaDriftError(SinkError):
     """
 
     code = "schema_drift"
+
+
+class ArchiveError(KvrSyncError):
+    """The archive of blocks cannot be used. Nothing of the run was applied: blocks go there before they go anywhere."""
+
+    code = "archive_error"
+
+
+class ArchiveUnavailableError(ArchiveError):
+    """The files of the archive cannot be read or written now. Look at the disk; it is tried again."""
+
+    code = "archive_unavailable"
+    retryable = True
+
+
+class ArchiveFullError(ArchiveError):
+    """The archive has no space left. Make room; it is tried again, and work goes on from the checkpoint."""
+
+    code = "archive_full"
+    retryable = True
+
+
+class ArchiveInUseError(ArchiveError):
+    """Another engine holds the archive of this channel; the text says which. Give each engine a directory of its own.
+
+    Tried again, since the other may be a run that ends.
+    """
+
+    code = "archive_in_use"
+    retryable = True
+
+
+class ArchiveMismatchError(ArchiveError):
+    """The archive holds another chain than the database or the source. Name the directory that belongs to it."""
+
+    code = "archive_mismatch"

@@ -18,8 +18,11 @@ from queue import Empty, SimpleQueue
 from apscheduler.schedulers.background import BackgroundScheduler
 from apscheduler.triggers.interval import IntervalTrigger
 
+from kvr_sync.archive.archive_source import ArchiveSource
+from kvr_sync.archive.block_archive import BlockArchive
+from kvr_sync.archive.layout import channel_folder
 from kvr_sync.engine import Engine, Progress, RunLimits, RunSummary, channel_of, first_block
-from kvr_sync.errors import KvrSyncError, SourceError, SourceUnavailableError
+from kvr_sync.errors import ConfigurationError, KvrSyncError, SourceError, SourceUnavailableError
 from kvr_sync.mapping.mapping_file import read_mapping_file
 from kvr_sync.source.block_file import open_block_file
 from kvr_sync.source.block_source import BlockSource
@@ -39,7 +42,8 @@ class SyncSettings:
     """What to bring where.
 
     `source`: a file or folder of blocks, or peers. `pin`: 32 bytes; `growing`: the file is still being written, or
-    peers are followed without end; `workers`: processes of a long run, None: one for each core, up to MAX_WORKERS.
+    peers are followed without end; `workers`: processes of a long run, None: one for each core, up to MAX_WORKERS;
+    `archive`: directory where the blocks are kept, None: nowhere.
     """
 
     source: Path | PeerSettings
@@ -48,6 +52,7 @@ class SyncSettings:
     pin: bytes | None = None
     growing: bool = False
     workers: int | None = None
+    archive: Path | None = None
 
 
 def sync_once(
@@ -64,6 +69,7 @@ def sync_once(
     mapping = read_mapping_file(settings.mapping) if settings.mapping else None
     with (
         _opened(settings, on_source) as (source, channel, is_waiting),
+        _opened_archive(settings, source, channel) as archive,
         closing(open_store(settings.database, channel, mapping=mapping, private_member=_member(settings))) as sink,
     ):
         engine = Engine(
@@ -73,6 +79,7 @@ def sync_once(
             channel=channel,
             pin=settings.pin,
             private_member=_member(settings),
+            archive=archive,
             limits=RunLimits(workers=_workers(settings)),
         )
         run_id = sink.begin_run()
@@ -116,6 +123,20 @@ def _opened(
         return
     source = open_block_file(settings.source, growing=settings.growing)
     yield source, channel_of(first_block(source)[1]), lambda: False
+
+
+@contextmanager
+def _opened_archive(settings: SyncSettings, source: BlockSource, channel: str) -> Iterator[BlockArchive | None]:
+    """Give the archive to write to, locked; refuses to write what is read to where it is read from."""
+    if settings.archive is None:
+        yield None
+        return
+    folder = channel_folder(settings.archive, channel)
+    if isinstance(source, ArchiveSource) and folder.exists() and folder.samefile(source.folder):
+        message = f"--archive: {folder} is the archive that is replayed; name another directory, or none"
+        raise ConfigurationError(message)
+    with BlockArchive(settings.archive, channel) as archive:
+        yield archive
 
 
 def usable_workers() -> int:

@@ -13,6 +13,15 @@ from typing import Annotated, Any
 
 import typer
 
+from kvr_sync.archive.verification import (
+    archive_facts,
+    describe_archive,
+    describe_verified,
+    find_archives,
+    read_archive_status,
+    verified_facts,
+    verify_archive,
+)
 from kvr_sync.audit.history import FoundKey, HistoryEntry, describe_history, find_keys, read_history
 from kvr_sync.engine import RunSummary
 from kvr_sync.errors import ConfigurationError, KvrSyncError
@@ -36,10 +45,13 @@ def _group(purpose: str) -> typer.Typer:
 
 
 sync = _group("Turn the blocks of a channel into verified relational tables.")
+archive_group = _group("Look at archives of blocks (--archive).")
+sync.add_typer(archive_group, name="archive")
 audit = _group("Ask the tables what happened on the ledger, and what that rests on.")
 
 Source = Annotated[
-    Path, typer.Argument(metavar="FILE", help="Recorded blocks, an exported .block file, or a folder of them.")
+    Path,
+    typer.Argument(metavar="FILE", help="Recorded blocks, an exported .block file, a folder of them, or an archive."),
 ]
 Database = Annotated[
     str,
@@ -100,6 +112,15 @@ PrivateData = Annotated[
     bool,
     typer.Option("--private-data", help="Also the private data that the organisation's peer holds for this identity."),
 ]
+Archive = Annotated[
+    Path | None,
+    typer.Option(
+        "--archive", metavar="DIR", help="Keep the blocks there, compressed, before their rows are committed."
+    ),
+]
+Archives = Annotated[
+    Path, typer.Argument(metavar="DIR", help="An archive of blocks, or the folder of a channel in it.")
+]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of text.")]
 Channel = Annotated[str | None, typer.Option("--channel", help="Channel, where a database holds more than one.")]
 
@@ -120,12 +141,13 @@ def replay(
     database: Database,
     mapping: MappingFile = None,
     pin: Pin = None,
+    archive: Archive = None,
     workers: Workers = None,
     as_json: Json = False,
 ) -> None:
     """Verify the blocks of a file and bring the tables up to its end; a second time it goes on where it stopped."""
     with _errors_reported(as_json=as_json):
-        settings = SyncSettings(file, database, mapping, _pin(pin), workers=workers)
+        settings = SyncSettings(file, database, mapping, _pin(pin), workers=workers, archive=archive)
         with ProgressDisplay(f"replay {file.name}") as display:
             summary = sync_once(settings, on_progress=display.update)
         if as_json:
@@ -145,13 +167,14 @@ def run(  # noqa: PLR0913, PLR0917  # one parameter per option
     private_data: PrivateData = False,
     mapping: MappingFile = None,
     pin: Pin = None,
+    archive: Archive = None,
     workers: Workers = None,
     as_json: Json = False,
 ) -> None:
     """Verify the blocks of a peer and bring the tables up to its tip; a second time it goes on where it stopped."""
     with _errors_reported(as_json=as_json):
         source = PeerSettings(profile, msp_id, identity, channel, peer, private_data)
-        settings = SyncSettings(source, database, mapping, _pin(pin), workers=workers)
+        settings = SyncSettings(source, database, mapping, _pin(pin), workers=workers, archive=archive)
         with ProgressDisplay(f"run {channel}") as display:
             summary = sync_once(settings, on_progress=display.update)
         if as_json:
@@ -171,11 +194,13 @@ def follow(  # noqa: PLR0913, PLR0917  # one parameter per option
     private_data: PrivateData = False,
     mapping: MappingFile = None,
     pin: Pin = None,
+    archive: Archive = None,
 ) -> None:
     """Apply the blocks of a peer as they come, until SIGTERM or Ctrl-C; logs are JSON lines on stderr."""
     with _errors_reported(as_json=False):
         source = PeerSettings(profile, msp_id, identity, channel, peer, private_data)
-        follower = SyncFollower(SyncSettings(source, database, mapping, _pin(pin), growing=True, workers=0))
+        settings = SyncSettings(source, database, mapping, _pin(pin), growing=True, workers=0, archive=archive)
+        follower = SyncFollower(settings)
         log_to_stderr()
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda *_: follower.stop())
@@ -193,6 +218,7 @@ def serve(  # noqa: PLR0913, PLR0917  # one parameter per option
     ] = "10s",
     mapping: MappingFile = None,
     pin: Pin = None,
+    archive: Archive = None,
     profile: Annotated[Path | None, typer.Option("--profile", metavar="FILE", help="Connection profile.")] = None,
     msp_id: Annotated[str | None, typer.Option("--msp-id", metavar="ID", help="Organisation of the peers.")] = None,
     identity: Annotated[
@@ -215,7 +241,7 @@ def serve(  # noqa: PLR0913, PLR0917  # one parameter per option
         else:
             message = "serve: either FILE, or all of --profile, --msp-id, --identity and --channel"
             raise ConfigurationError(message)
-        settings = SyncSettings(source, database, mapping, _pin(pin), growing=file is not None)
+        settings = SyncSettings(source, database, mapping, _pin(pin), growing=file is not None, archive=archive)
         service = SyncService(settings, _seconds(every))
         log_to_stderr()
         for number in (signal.SIGTERM, signal.SIGINT):
@@ -232,6 +258,34 @@ def status(database: Database, channel: Channel = None, as_json: Json = False) -
             return
         for line in describe_status(synced):
             typer.echo(line)
+
+
+@archive_group.command("verify")
+def verify_archives(directory: Archives, as_json: Json = False) -> None:
+    """Read all of an archive and check frames, numbers and the chain of hashes; a replay checks signatures as well."""
+    with _errors_reported(as_json=as_json):
+        found = []
+        for folder in find_archives(directory):
+            with ProgressDisplay(f"verify {folder.name}") as display:
+                found.append(verify_archive(folder, display.update))
+        if as_json:
+            typer.echo(json.dumps([verified_facts(verified) for verified in found]))
+            return
+        for verified in found:
+            for line in describe_verified(verified):
+                typer.echo(line)
+
+
+@archive_group.command("status")
+def archive_status(directory: Archives, as_json: Json = False) -> None:
+    """Show what an archive holds and who writes to it, by its files' names and the end of the last one."""
+    with _errors_reported(as_json=as_json):
+        found = [read_archive_status(folder) for folder in find_archives(directory)]
+        if as_json:
+            typer.echo(json.dumps([archive_facts(status) for status in found]))
+            return
+        for status in found:
+            typer.echo(describe_archive(status))
 
 
 @audit.command()

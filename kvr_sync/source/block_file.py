@@ -1,4 +1,4 @@
-"""Blocks in files: a file of recorded blocks, an exported `.block` file, or a folder of such `.block` files.
+"""Blocks in files: a file of recorded blocks, an exported `.block` file, a folder of such `.block` files, an archive.
 
 A file of recorded blocks is a sequence of records, each a 4-byte big-endian length and a serialised `common.Block`,
 as it stands or compressed with zstandard. An exported file is one serialised block, as `peer channel fetch` writes
@@ -13,6 +13,8 @@ from typing import BinaryIO, Final
 import zstandard
 
 from kvr_sync import errors
+from kvr_sync.archive.archive_source import ArchiveSource
+from kvr_sync.archive.layout import find_archive
 from kvr_sync.model import RawBlock
 from kvr_sync.source.block_source import peek_block_number
 from network.protocol.limits import MAX_BLOCK_BYTES
@@ -26,8 +28,8 @@ _COMPRESSED_READ_BYTES: Final = 2 * 1024
 _MAX_WINDOW_BYTES: Final = 128 * 1024 * 1024
 
 
-def open_block_file(path: Path, *, growing: bool = False) -> "RecordedFile | BlockFolder":
-    """Choose the source for a path: a folder of `.block` files, or a file of recorded blocks or one exported block.
+def open_block_file(path: Path, *, growing: bool = False) -> "RecordedFile | BlockFolder | ArchiveSource":
+    """Choose the source for a path: a folder of `.block` files, an archive, a file of blocks, or one exported block.
 
     `growing`: the file is still being written; an unfinished record at its end is not there yet instead of an error.
     Raises SourceUnavailableError when there is nothing to read at that path.
@@ -41,7 +43,8 @@ def open_block_file(path: Path, *, growing: bool = False) -> "RecordedFile | Blo
         message = f"{path}: {error.strerror or 'cannot be read'}"
         raise errors.SourceUnavailableError(message) from error
     if stat.S_ISDIR(mode):
-        return BlockFolder(path)
+        archive = find_archive(path)
+        return BlockFolder(path) if archive is None else ArchiveSource(archive)
     if not stat.S_ISREG(mode):  # A pipe can be read once only, and opening it waits for whoever writes.
         message = f"{path}: neither a file nor a folder"
         raise errors.SourceUnavailableError(message)
