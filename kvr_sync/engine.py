@@ -26,6 +26,7 @@ from kvr_sync.archive.block_archive import BlockArchive
 from kvr_sync.archive.completion import complete_archive
 from kvr_sync.archive.frame import ArchivedBlock
 from kvr_sync.changes import extract_changes
+from kvr_sync.definitions import Definitions
 from kvr_sync.mapping.definition import Mapping as TableMapping
 from kvr_sync.mapping.map import map_block
 from kvr_sync.membership import Membership
@@ -114,6 +115,7 @@ class _Position:
     anchor: AnchorName
     verifier: ChainVerifier
     replay: StateReplay
+    definitions: Definitions
     membership: Membership | None = None
     """Of the organisation whose private data is held; None: no private data."""
     totals: _Totals = field(default_factory=_Totals)
@@ -161,6 +163,8 @@ class Engine:
         self._source = source
         self._sink = sink
         self._mapping = mapping
+        self._sequenced = sorted({table.namespace for table in mapping.tables if table.sequences is not None})
+        """Chaincodes whose sequence decides what a table takes."""
         self._channel = channel
         self._pin = pin
         self._private_member = private_member
@@ -185,7 +189,8 @@ class Engine:
         started = self._clock()
         checkpoint = self._sink.checkpoint()
         membership = Membership(self._private_member, self._sink.read_values) if self._private_member else None
-        position = _Position(checkpoint, self._anchor(checkpoint), *self._begin(checkpoint), membership)
+        definitions = Definitions(self._sink.read_values)
+        position = _Position(checkpoint, self._anchor(checkpoint), *self._begin(checkpoint), definitions, membership)
 
         def report() -> None:
             on_progress(Progress(position.totals.blocks, position.totals.transactions, self._source.progress()))
@@ -248,7 +253,11 @@ class Engine:
                 block = _decode(raw)
                 verified = position.verifier.verify(block, raw.content)
                 replayed = check_commit_hash(position.replay.replay(extract_changes(verified)), block.commit_hash)
-                batch = map_block(replayed, self._mapping, _private_changes(position.membership, replayed, raw))
+                # A definition rules the blocks above its own.
+                sequences = position.definitions.sequences(self._sequenced)
+                batch = map_block(
+                    replayed, self._mapping, _private_changes(position.membership, replayed, raw), sequences
+                )._replace(definitions=position.definitions.derive(replayed), first_seen=raw.first_seen)
                 pending.append(batch)
                 pending_raws.append(raw)
                 _count(position.totals, batch)
@@ -277,16 +286,16 @@ class Engine:
     ) -> None:
         """Take ranges of blocks through worker processes, and what they leave through `_apply`."""
         ranges = _ranges(raws, self._limits)
-        with WorkerPool(self._limits.workers, self._context()) as workers:
+        with WorkerPool(self._limits.workers, self._context(position.definitions)) as workers:
             for part, prepared in workers.prepare(ranges):
                 applied = self._commit_range(position, part, prepared) if prepared else 0
                 if applied:
                     report()
                 if applied < len(part) and not should_stop():
-                    config_block = position.verifier.config_block
+                    rules = position.verifier.config_block, position.definitions.changes
                     self._apply(position, part[applied:], report, should_stop)
-                    if position.verifier.config_block != config_block:
-                        workers.context = self._context()
+                    if (position.verifier.config_block, position.definitions.changes) != rules:
+                        workers.context = self._context(position.definitions)
                 if should_stop():
                     break
 
@@ -294,7 +303,13 @@ class Engine:
         """Commit what a worker prepared, if it follows where we are; give the number of blocks applied."""
         if position.checkpoint is None:
             return 0
-        rows = accept_range(prepared, position.checkpoint, position.verifier.config_block)
+        rows = accept_range(
+            prepared,
+            position.checkpoint,
+            position.verifier.config_block,
+            position.definitions.changes,
+            [raw.first_seen for raw in part],
+        )
         if rows is None:
             return 0
         last = rows[-1]
@@ -314,10 +329,19 @@ class Engine:
         totals.commit_hashes_verified += sum(row.commit_hash_verified for row in rows)
         return len(rows)
 
-    def _context(self) -> RangeContext:
+    def _context(self, definitions: Definitions) -> RangeContext:
         config_block, facts = self._stored_config()
         sink = self._sink
-        return RangeContext(self._channel, config_block, facts.envelope, self._mapping, sink.kind, sink.copy_types)
+        return RangeContext(
+            self._channel,
+            config_block,
+            facts.envelope,
+            dict(definitions.sequences(self._sequenced)),
+            definitions.changes,
+            self._mapping,
+            sink.kind,
+            sink.copy_types,
+        )
 
     def _begin(self, checkpoint: Checkpoint | None) -> tuple[ChainVerifier, StateReplay]:
         commit_hash = checkpoint.commit_hash if checkpoint else None

@@ -1,17 +1,19 @@
 """A range of blocks, verified and turned into rows without the database: what worker processes do while catching up.
 
-Only the plain case is prepared. A range ends before the first block that needs more than its own content and the
-configuration in force: a new configuration, a write whose effect depends on older state, or anything that is wrong.
-From there the engine goes on by itself, block by block, so that every error comes from one place.
+Only the plain case is prepared. A range ends before the first block that needs more than its own content and the rules
+in force: a new configuration or chaincode definition, a write whose effect depends on older state, or anything that is
+wrong. From there the engine goes on by itself, block by block, so that every error comes from one place.
 
 What the preparation had to assume, the engine checks before it uses the result (`accept_range`): that the range follows
-the checkpoint, under the configuration that is in force there, and that every commit hash is what the peer recorded.
+the checkpoint, under the configuration and the definitions in force there, and that every commit hash is what the peer
+recorded.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, NamedTuple, NoReturn
 
 from kvr_sync.changes import extract_changes
+from kvr_sync.definitions import is_definition_write
 from kvr_sync.errors import KvrSyncError
 from kvr_sync.mapping.definition import Mapping as TableMapping
 from kvr_sync.mapping.map import map_block
@@ -35,6 +37,10 @@ class RangeContext(NamedTuple):
     config_block: int
     config: bytes
     """ConfigEnvelope in force, which block `config_block` brought."""
+    sequences: Mapping[str, int]
+    """Of the chaincode definitions in force, of the chaincodes where the mapping asks for it."""
+    definitions: int
+    """How many definitions the engine has met; with each, the context is another one."""
     mapping: TableMapping
     kind: DatabaseKind
     copy_types: CopyTypes | None = None
@@ -57,6 +63,7 @@ class PreparedRange(NamedTuple):
     """The blocks of a range up to the first that is not plain, and their rows."""
 
     config_block: int
+    definitions: int
     blocks: tuple[PreparedBlock, ...]
     rows: RunRows[Rows]
     quarantined: int
@@ -93,8 +100,10 @@ class RangePreparation:
                 writes, updates = replay.effects(changes)
             except (KvrSyncError, ProtocolError, _StateNeededError):
                 break
+            if any(is_definition_write(write) for write in writes):
+                break
             replayed = ReplayedBlock(changes, writes, None, commit_hash_verified=False)
-            batch = map_block(replayed, self._context.mapping)
+            batch = map_block(replayed, self._context.mapping, sequences=self._context.sequences)
             rows.add(batch)
             quarantined += len(batch.quarantined)
             header = block.header
@@ -111,6 +120,7 @@ class RangePreparation:
             )
         return PreparedRange(
             self._context.config_block,
+            self._context.definitions,
             tuple(blocks),
             rows.run(),
             quarantined,
@@ -125,16 +135,19 @@ def _builder(encoding: Encoding, types: CopyTypes | None) -> "RunBuilder[list[Ro
     return RunPacker(encoding, types)
 
 
-def accept_range(prepared: PreparedRange, position: Checkpoint, config_block: int) -> list[BlockRow] | None:
+def accept_range(
+    prepared: PreparedRange, position: Checkpoint, config_block: int, definitions: int, first_seen: Sequence[int]
+) -> list[BlockRow] | None:
     """Give the rows of `ledger_block` for a range that follows `position`; None when it cannot be used as it is.
 
-    Derives the commit hash of every block and compares it with the recorded one.
+    `config_block` and `definitions` are those in force there; `first_seen` has an entry for each block. Derives the
+    commit hash of every block and compares it with the recorded one.
     """
-    if prepared.config_block != config_block or not prepared.blocks:
+    if (prepared.config_block, prepared.definitions) != (config_block, definitions) or not prepared.blocks:
         return None
     number, header_hash, commit_hash = position
     rows = []
-    for block in prepared.blocks:
+    for block, seen in zip(prepared.blocks, first_seen[: len(prepared.blocks)], strict=True):
         if block.number != number + 1 or block.previous_hash != header_hash:
             return None
         commit_hash = commit_hash_of(block.flags, block.encoded_updates, commit_hash)
@@ -151,7 +164,7 @@ def accept_range(prepared: PreparedRange, position: Checkpoint, config_block: in
                 commit_hash,
                 recorded is not None,
                 len(block.flags),
-                0,
+                seen,
             )
         )
     return rows

@@ -58,6 +58,7 @@ def encode_range(prepared: PreparedRange) -> bytes:
     return marshal.dumps(
         (
             prepared.config_block,
+            prepared.definitions,
             [tuple(block) for block in prepared.blocks],
             (
                 rows.keys,
@@ -74,10 +75,11 @@ def encode_range(prepared: PreparedRange) -> bytes:
 
 def decode_range(content: bytes) -> PreparedRange:
     """Decode what `encode_range` gave."""
-    config_block, blocks, rows, quarantined = marshal.loads(content)  # noqa: S302  of our own worker
+    config_block, definitions, blocks, rows, quarantined = marshal.loads(content)  # noqa: S302  of our own worker
     keys, identities, chaincodes, endorser_sets, ledger, mapped = rows
     return PreparedRange(
         config_block,
+        definitions,
         tuple(PreparedBlock(*block) for block in blocks),
         RunRows(
             keys,
