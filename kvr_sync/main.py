@@ -25,10 +25,14 @@ from kvr_sync.archive.verification import (
 from kvr_sync.audit.history import FoundKey, HistoryEntry, describe_history, find_keys, read_history
 from kvr_sync.engine import RunSummary
 from kvr_sync.errors import ConfigurationError, KvrSyncError
+from kvr_sync.inference.chain import infer_from_source, infer_from_tables
+from kvr_sync.inference.contract_metadata import infer_from_metadata
 from kvr_sync.jobs import SyncFollower, SyncService, SyncSettings, sync_once
 from kvr_sync.log_format import log_to_stderr
+from kvr_sync.mapping.limits import MAX_DOCUMENT_BYTES
 from kvr_sync.progress import ProgressDisplay
 from kvr_sync.read import describe_status, open_tables, status_facts
+from kvr_sync.source.block_file import open_block_file
 from kvr_sync.source.peer_source import PeerSettings
 from network.protocol.validation_code import reason
 
@@ -258,6 +262,66 @@ def status(database: Database, channel: Channel = None, as_json: Json = False) -
             return
         for line in describe_status(synced):
             typer.echo(line)
+
+
+@sync.command()
+def infer(  # one parameter per option
+    source: Annotated[
+        Path | None,
+        typer.Argument(metavar="[FILE]", help="Recorded blocks, a .block file, a folder of them, or an archive."),
+    ] = None,
+    database: Annotated[
+        str | None,
+        typer.Option("--database", envvar="KVR_DATABASE", metavar="URL", help="Instead: a database that is filled."),
+    ] = None,
+    metadata: Annotated[
+        Path | None,
+        typer.Option("--metadata", metavar="FILE", help="Instead: a contract's metadata (GetMetadata), as JSON."),
+    ] = None,
+    chaincode: Annotated[
+        str, typer.Option("--chaincode", metavar="NAME", help="With --metadata: name of the chaincode.")
+    ] = "chaincode",
+    channel: Channel = None,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", metavar="FILE", help="Write it there; an existing file is kept.")
+    ] = None,
+) -> None:
+    """Propose a mapping from what a channel holds, or from what a contract says of itself."""
+    with _errors_reported(as_json=False):
+        if metadata is not None:
+            text = infer_from_metadata(_read_metadata(metadata), chaincode)
+        elif source is not None:
+            blocks = open_block_file(source)
+            with ProgressDisplay("reading") as shown:
+                text = infer_from_source(blocks, shown.count)
+        elif database is not None:
+            with open_tables(database, channel) as synced, ProgressDisplay("reading") as shown:
+                text = infer_from_tables(synced, shown.count)
+        else:
+            raise ConfigurationError("give a FILE of blocks, --database URL, or --metadata FILE")
+        if output is None:
+            typer.echo(text, nl=False)
+        else:
+            _write_new(output, text)
+
+
+def _read_metadata(path: Path) -> bytes:
+    try:
+        with path.open("rb") as file:
+            return file.read(MAX_DOCUMENT_BYTES + 1)
+    except OSError as error:
+        raise ConfigurationError(f"{path}: cannot be read: {error.strerror}") from error
+
+
+def _write_new(path: Path, text: str) -> None:
+    try:
+        with path.open("x", encoding="utf-8") as file:
+            file.write(text)
+    except FileExistsError as error:
+        raise ConfigurationError(f"{path} exists already; nothing was written") from error
+    except OSError as error:
+        raise ConfigurationError(f"{path}: cannot be written: {error.strerror}") from error
+    typer.echo(f"wrote {path}")
 
 
 @archive_group.command("verify")

@@ -55,6 +55,13 @@ class ProgressDisplay:
             self._last_line = now
             self._console.file.write(f"{self._label}: {facts}{self._remaining(progress, now)}\n")
 
+    def count(self, done: int) -> None:
+        """Take a report of work that is counted in one number, and whose end nobody knows."""
+        now = self._clock()
+        if now - self._last_line >= LINE_SECONDS:
+            self._last_line = now
+            self._console.file.write(f"{self._label}: {done:,}, {done / (now - self._started):,.0f}/s\n")
+
     def _show_bar(self, progress: RunProgress, facts: str) -> None:
         if self._bar is None:
             self._bar = Progress(

@@ -1,6 +1,9 @@
 """Names of tables and columns: no quotes needed in PostgreSQL and SQLite, no collision with names of ours or theirs."""
 
 import re
+from collections import Counter
+from collections.abc import Callable, Iterable
+from hashlib import sha256
 
 MAX_TABLE_NAME = 48
 """Characters; leaves room for `_history` and the like, and for names of indexes, within PostgreSQL's 63 bytes."""
@@ -8,6 +11,7 @@ MAX_TABLE_NAME = 48
 MAX_COLUMN_NAME = 63
 """Characters; PostgreSQL cuts longer names silently."""
 
+_WORD_START = re.compile(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])")
 _NAME = re.compile(r"[a-z][a-z0-9_]*")
 _RESERVED_TABLE_PREFIXES = ("kvr_", "ledger_", "sync_", "alembic_", "pg_", "sqlite_")
 _RESERVED_COLUMN_PREFIXES = ("kvr_",)
@@ -54,6 +58,42 @@ def column_name_mistake(name: str) -> str | None:
     if mistake is None and name in SYSTEM_COLUMNS:
         return f"column name {name!r} is a system column of PostgreSQL or SQLite; choose another name"
     return mistake
+
+
+def propose_table_names(names: Iterable[str]) -> dict[str, str]:
+    """Give a table name that is allowed for each of the distinct `names`; see `_propose`."""
+    return _propose(names, table_name_mistake, MAX_TABLE_NAME)
+
+
+def propose_column_names(names: Iterable[str]) -> dict[str, str]:
+    """Give a column name that is allowed for each of the distinct `names`; see `_propose`."""
+    return _propose(names, column_name_mistake, MAX_COLUMN_NAME)
+
+
+def _propose(names: Iterable[str], mistake: Callable[[str], str | None], limit: int) -> dict[str, str]:
+    """Make names fit: deterministic, no two alike, whatever their order.
+
+    `assetID` becomes `asset_id`. Names that would come out alike, or are too long, end in eight digits of the SHA-256
+    of what they were; what is reserved gets a word more.
+    """
+    readable = {name: _readable(name) for name in names}
+    counts = Counter(readable.values())
+    proposed: dict[str, str] = {}
+    for name, words in readable.items():
+        fit = words
+        if mistake(fit[:limit]) is not None:
+            fit = f"{fit}_entry" if mistake(f"{fit}_entry"[:limit]) is None else f"entry_{fit}"
+        if counts[words] > 1 or len(fit) > limit or (fit != words and fit in counts):
+            tag = sha256(name.encode("utf-8", "surrogatepass")).hexdigest()[:8]
+            fit = f"{fit[: limit - 9]}_{tag}"
+        proposed[name] = fit
+    return proposed
+
+
+def _readable(name: str) -> str:
+    words = _WORD_START.sub("_", name)
+    words = re.sub(r"[^a-z0-9]+", "_", words.lower()).strip("_")
+    return words if words and words[0].isalpha() else f"n_{words}".rstrip("_")
 
 
 def _mistake(kind: str, name: str, limit: int, reserved_prefixes: tuple[str, ...]) -> str | None:
