@@ -1,4 +1,4 @@
-"""What every source of blocks promises: files of recorded blocks, plain and compressed, exported files, folders."""
+"""What every source of blocks promises: recorded blocks, plain and compressed, exported files, folders, archives."""
 
 import os
 import socket
@@ -13,10 +13,14 @@ import pytest
 import zstandard
 
 from kvr_sync import errors
+from kvr_sync.archive.limits import MAX_PLAIN_BYTES
 from kvr_sync.jobs import SyncSettings, sync_once
 from kvr_sync.source.block_file import open_block_file
 from network.protocol.limits import MAX_BLOCK_BYTES
+from network.protocol.wire import varint
+from tests.support.archived import archived, entry, forged_frame, opened, segment_files, write_archive
 from tests.support.recorded_chain import load_chain, write_records
+from tests.support.tables import query
 
 CHAIN = load_chain("fabric-3.1.5-raft")
 BLOCKS = CHAIN.blocks[:12]
@@ -61,7 +65,24 @@ def exported_files(folder: Path, blocks: Sequence[bytes]) -> Path:
     return path
 
 
-WRITERS = (plain, compressed, frame_per_block, frames_that_cut_records, exported_files)
+def archive(folder: Path, blocks: Sequence[bytes]) -> Path:
+    return write_archive(folder / "archive", blocks, per_frame=3, first=CHAIN.blocks.index(blocks[0]))
+
+
+def archive_of_small_files(folder: Path, blocks: Sequence[bytes]) -> Path:
+    first = CHAIN.blocks.index(blocks[0])
+    return write_archive(folder / "archive", blocks, per_frame=1, segment_bytes=10_000, first=first)
+
+
+WRITERS = (
+    plain,
+    compressed,
+    frame_per_block,
+    frames_that_cut_records,
+    exported_files,
+    archive,
+    archive_of_small_files,
+)
 
 
 @pytest.fixture(params=WRITERS, ids=lambda writer: writer.__name__)
@@ -209,6 +230,61 @@ def test_damage_inside_a_growing_file_is_an_error_all_the_same(tmp_path: Path) -
 
     with pytest.raises(errors.DecodeError, match=r"record 3 at byte \d+ claims 4294967295 bytes"):
         contents(path, growing=True)
+
+
+# --- archives
+
+
+def test_an_archive_is_found_by_its_directory_too(tmp_path: Path) -> None:
+    archive(tmp_path, BLOCKS)
+
+    assert contents(tmp_path / "archive") == list(BLOCKS)
+
+
+def test_a_directory_with_archives_of_several_channels_names_them(tmp_path: Path) -> None:
+    for name in ("one", "two"):
+        write_archive(tmp_path / name, BLOCKS[:1]).rename(tmp_path / f"channel-{name}")
+
+    with pytest.raises(errors.ConfigurationError, match=r"several channels; name one .*: channel-one, channel-two"):
+        open_block_file(tmp_path)
+
+
+def test_an_archive_grows_under_its_reader(tmp_path: Path) -> None:
+    source = open_block_file(archive(tmp_path, BLOCKS[:4]))
+    before = [raw.content for raw in source.blocks(0)]
+    with opened(tmp_path / "archive") as growing:
+        growing.append(archived(BLOCKS[4:9], 4))
+        torn = segment_files(growing.folder)[-1]
+        with torn.open("ab") as file:
+            file.write(b"KVRA")
+
+        after = [raw.content for raw in source.blocks(2)]
+
+    assert (before, after) == (list(BLOCKS[:4]), list(BLOCKS[2:9]))
+
+
+def test_an_archive_that_goes_away_is_unavailable(tmp_path: Path) -> None:
+    folder = archive(tmp_path, BLOCKS)
+    source = open_block_file(folder)
+    folder.rename(tmp_path / "elsewhere")
+
+    with pytest.raises(errors.SourceUnavailableError, match="No such file"):
+        list(source.blocks(0))
+
+
+def test_the_line_commits_what_comes_before_a_damage_in_an_archive(sqlite_url: str, tmp_path: Path) -> None:
+    folder = archive(tmp_path, BLOCKS)
+    (file,) = segment_files(folder)
+    spoilt = bytearray(file.read_bytes())
+    spoilt[len(spoilt) // 2] ^= 1
+    file.write_bytes(spoilt)
+
+    with pytest.raises(errors.ArchiveDamagedError, match=f"{file}, byte "):
+        sync_once(SyncSettings(folder, sqlite_url))
+
+    good = len(query(sqlite_url, "SELECT block_number FROM ledger_block"))
+    assert 0 < good < len(BLOCKS)
+    assert good % 3 == 0
 
 
 # --- damaged files, and what is no source at all
@@ -485,3 +561,29 @@ def test_a_compression_bomb_is_refused_within_bounded_memory(
 
     assert answer.startswith("refused")
     assert words in answer
+
+
+def test_reading_a_long_archive_holds_one_frame_at_a_time(tmp_path: Path) -> None:
+    block = BLOCKS[0] + field_of(8 << 20)
+    folder = write_archive(tmp_path, [block] * 40, per_frame=8)
+
+    assert read_within(folder, 200) == f"read {40 * len(block)}\n"
+
+
+def field_of(size: int) -> bytes:
+    """Give an unknown field, which every decoder passes over: it makes a block as large as one likes."""
+    return b"\xfa\x01" + varint(size) + os.urandom(1 << 10) * (size >> 10)
+
+
+@pytest.mark.parametrize("claimed", [MAX_BLOCK_BYTES, MAX_BLOCK_BYTES + 1, 2**63])
+def test_a_bomb_in_an_archive_is_refused_within_bounded_memory(claimed: int, tmp_path: Path) -> None:
+    folder = tmp_path / "consortium"
+    folder.mkdir()
+    bomb = zstandard_bomb(tmp_path / "bomb", entry(b"", length=claimed), b"\x05", 700).read_bytes()
+    frame = forged_frame(b"", content=bomb, plain_bytes=MAX_PLAIN_BYTES)
+    (folder / f"{0:020d}-{'0' * 16}.segment").write_bytes(frame)
+
+    answer = read_within(folder, 640)
+
+    assert answer.startswith("refused")
+    assert "byte 0: " in answer

@@ -33,10 +33,15 @@ from network.protocol.decode import decode_block
 from network.protocol.errors import DecodeError
 from network.protocol.limits import MAX_BLOCK_BYTES, MAX_METADATA_SLOTS, MAX_TRANSACTIONS_PER_BLOCK
 from tests.support import requirement
+from tests.support.archived import archived_contents, write_archive
 from tests.support.chain_factory import ChainFactory
+from tests.support.command import kvr_running
 from tests.support.comparison import assert_tables_equal_oracle
+from tests.support.evidence import wait_until
 from tests.support.postgresql import connect, fresh_database
 from tests.support.recorded_chain import change_block, load_chain, write_records
+from tests.support.recorded_peer import command_options, peer_settings, recorded_peer
+from tests.support.tables import query
 
 ROOT = Path(__file__).parents[2]
 OUTCOMES = ROOT / "tests" / "support" / "outcomes.mapping.yaml"
@@ -528,6 +533,47 @@ def test_a_full_volume_of_a_server_is_named_and_work_goes_on_when_there_is_room(
         finally:
             session.execute("DROP DATABASE kvr_test_full WITH (FORCE)")
             session.execute("DROP TABLESPACE small")
+
+
+def test_a_full_volume_of_an_archive_is_named_and_work_goes_on_when_there_is_room(
+    filled_sqlite: str,
+) -> None:
+    before = contents(filled_sqlite)
+    with small_volume(1) as archive:
+        folder = write_archive(archive, CHAIN.blocks[:APPLIED])
+        files = {path: path.read_bytes() for path in folder.glob("*.segment")}
+        filler = archive / "filler"
+        filler.write_bytes(bytes(shutil.disk_usage(archive).free))
+
+        message = refusal(CHAIN.path, "--database", filled_sqlite, "--archive", archive)
+
+        assert message == f"error[archive_full]: {folder}: No space left on device"
+        assert contents(filled_sqlite) == before
+        assert {path: path.read_bytes() for path in folder.glob("*.segment")} == files
+        filler.unlink()
+        sync_once(SyncSettings(CHAIN.path, filled_sqlite, archive=archive))
+        assert archived_contents(folder) == list(CHAIN.blocks)
+    assert_tables_equal_oracle(filled_sqlite, CHAIN.blocks, OUTCOMES)
+
+
+def test_a_follower_waits_for_room_in_its_archive(sqlite_url: str, tmp_path: Path) -> None:
+    with small_volume(1) as archive, recorded_peer(CHAIN.blocks) as peer:
+        filler = archive / "filler"
+        filler.write_bytes(bytes(shutil.disk_usage(archive).free - 4096))
+        log = tmp_path / "log"
+        options = ("--into", sqlite_url, "--mapping", str(OUTCOMES), "--archive", str(archive))
+        with kvr_running(log, "sync", "follow", *command_options(peer_settings(tmp_path, [peer])), *options) as process:
+            wait_until(lambda: log.read_text().count('"archive_full"') > 1, "it has tried twice")
+            assert process.poll() is None
+            assert query(sqlite_url, "SELECT count(*) FROM ledger_block") == [(0,)]
+            filler.unlink()
+            wait_until(
+                lambda: query(sqlite_url, "SELECT count(*) FROM ledger_block") == [(len(CHAIN.blocks),)],
+                f"every block is applied: {log.read_text()}",
+            )
+            process.terminate()
+            assert process.wait(30) == 0
+        assert archived_contents(archive / "consortium") == list(CHAIN.blocks)
 
 
 # --- mappings
