@@ -59,6 +59,7 @@ from kvr_sync.model import (
     TransactionFacts,
     WriteKind,
 )
+from kvr_sync.store.storable import storable_function
 from network.protocol.composite_key import split_composite_key
 
 _NONE = Effect.NONE
@@ -587,7 +588,8 @@ def _fact_reader(fact: LedgerFact, column: ColumnMapping, collection: str) -> _F
         case LedgerFact.CHAINCODE:
             return _present(text_converter(column), lambda facts: facts.chaincode.name if facts.chaincode else None)
         case LedgerFact.FUNCTION:
-            return _present(bytes_converter(column), lambda facts: facts.function)
+            # As the ledger layer stores it: rows can be made again from there.
+            return _present(text_converter(column), lambda facts: storable_function(facts.function))
         case _:
             return _NUMBERS[fact]
 

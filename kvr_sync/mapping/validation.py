@@ -53,7 +53,7 @@ _FACT_TYPES = {
     LedgerFact.CLAIMED_AT: {ColumnType.TIMESTAMP},
     LedgerFact.CHAINCODE: {ColumnType.TEXT},
     LedgerFact.COLLECTION: {ColumnType.TEXT},
-    LedgerFact.FUNCTION: {ColumnType.TEXT, ColumnType.BYTES},
+    LedgerFact.FUNCTION: {ColumnType.TEXT},
 }
 _UNINDEXED = frozenset({ColumnType.JSON, ColumnType.BYTES})
 
