@@ -34,6 +34,7 @@ KvrSyncError
    +- ArchiveFullError           no space
    +- ArchiveInUseError          another engine holds the archive
    +- ArchiveMismatchError       the archive holds another chain
++- TablesBehindError             a reader asked for a block that the tables do not reach yet
 """
 
 from typing import ClassVar, Literal
@@ -192,6 +193,13 @@ class PrivateDataHashError(VerificationError):
     """
 
     code = "private_data_hash"
+
+
+class TablesBehindError(KvrSyncError):
+    """A reader asked for a block that the tables do not reach yet. Ask again later, or see why the engine is behind."""
+
+    code = "tables_behind"
+    retryable = True
 
 
 class SinkError(KvrSyncError):

@@ -6,6 +6,7 @@ Exit status: 0 done, 1 an error of ours (printed as `error[code]: what and where
 import json
 import re
 import signal
+from base64 import b64encode
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -31,9 +32,10 @@ from kvr_sync.jobs import SyncFollower, SyncService, SyncSettings, sync_once
 from kvr_sync.log_format import log_to_stderr
 from kvr_sync.mapping.limits import MAX_DOCUMENT_BYTES
 from kvr_sync.progress import ProgressDisplay
-from kvr_sync.read import describe_status, open_tables, status_facts
+from kvr_sync.read import TableQuery, describe_status, open_tables, read_table, status_facts
 from kvr_sync.source.block_file import open_block_file
 from kvr_sync.source.peer_source import PeerSettings
+from kvr_sync.table_query import MAX_PAGE_SIZE
 from network.protocol.validation_code import reason
 
 
@@ -262,6 +264,59 @@ def status(database: Database, channel: Channel = None, as_json: Json = False) -
             return
         for line in describe_status(synced):
             typer.echo(line)
+
+
+@sync.command()
+def query(  # noqa: PLR0913, PLR0917  # one parameter per option
+    table: Annotated[str, typer.Argument(metavar="TABLE", help="A table of the mapping.")],
+    database: Database,
+    channel: Channel = None,
+    wanted: Annotated[
+        list[str] | None,
+        typer.Option("--where", metavar="COLUMN=VALUE", help="Rows with this value; more than once: with all of them."),
+    ] = None,
+    as_of: Annotated[
+        int | None, typer.Option("--as-of", min=0, metavar="BLOCK", help="Rows as they stood after this block.")
+    ] = None,
+    minimum_block: Annotated[
+        int | None, typer.Option("--minimum-block", min=0, metavar="BLOCK", help="Fail if the tables are older.")
+    ] = None,
+    after: Annotated[str | None, typer.Option("--after", metavar="ID", help="Go on after this external_id.")] = None,
+    limit: Annotated[int, typer.Option("--limit", min=1, max=MAX_PAGE_SIZE, help="Most rows.")] = 100,
+    as_json: Json = False,
+) -> None:
+    """Read rows of a table, as they are or as they were after a block."""
+    with _errors_reported(as_json=as_json):
+        conditions = dict(_condition(text) for text in wanted or ())
+        with open_tables(database, channel) as synced:
+            page = read_table(synced, TableQuery(table, conditions, as_of, minimum_block, after, limit))
+        if as_json:
+            typer.echo(json.dumps(page._asdict(), indent=2, ensure_ascii=False, default=_json_value))
+            return
+        for row in page.rows:
+            shown = (f"{name}={_shown(value)}" for name, value in row.items() if not name.startswith("kvr_"))
+            typer.echo("  ".join(shown))
+        more = f"; more after --after {page.next_after}" if page.next_after is not None else ""
+        typer.echo(f"{len(page.rows)} rows as of block {page.block_number}{more}", err=True)
+
+
+def _condition(text: str) -> tuple[str, str]:
+    name, sign, value = text.partition("=")
+    if not sign:
+        raise typer.BadParameter("COLUMN=VALUE is expected", param_hint="--where")
+    return name, value
+
+
+def _json_value(value: object) -> object:
+    """Turn a value of a row into what JSON has: exact decimals, times and identifiers as text, bytes in base64."""
+    return b64encode(value).decode() if isinstance(value, bytes) else str(value)
+
+
+def _shown(value: object) -> str:
+    if isinstance(value, dict | list):
+        return json.dumps(value, ensure_ascii=False, default=str)
+    text = value.hex() if isinstance(value, bytes) else "" if value is None else str(value)
+    return "".join(character if character.isprintable() else "\N{REPLACEMENT CHARACTER}" for character in text)
 
 
 @sync.command()

@@ -3,10 +3,12 @@
 A reader needs no more rights than SELECT, and works beside a running engine.
 """
 
+import json
 import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from decimal import Decimal
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,13 +17,19 @@ from sqlalchemy import Connection, Engine, NullPool, create_engine, inspect, sel
 from sqlalchemy.engine import URL
 
 from kvr_sync.errors import ConfigurationError, SinkUnavailableError
-from kvr_sync.errors import KvrSyncError as KvrSyncError  # noqa: PLC0414  # for those who read through this module alone
+
+# For those who read through this module alone.
+from kvr_sync.errors import KvrSyncError as KvrSyncError  # noqa: PLC0414
+from kvr_sync.errors import TablesBehindError as TablesBehindError  # noqa: PLC0414
 from kvr_sync.store.channel_name import schema_name
 from kvr_sync.store.database import CONNECT_SECONDS, parse_url, shown_url
 from kvr_sync.store.database_error import driver_errors
 from kvr_sync.store.schema import LedgerTables, ledger_tables
 from kvr_sync.store.sink import RunRecord
 from kvr_sync.store.status import read_status
+from kvr_sync.table_query import TablePage as TablePage  # noqa: PLC0414
+from kvr_sync.table_query import TableQuery as TableQuery  # noqa: PLC0414
+from kvr_sync.table_query import read_page
 from network.protocol.validation_code import reason, validation_code_name
 
 _MARK = "ledger_checkpoint"
@@ -59,6 +67,15 @@ def open_tables(url: str, channel: str | None = None) -> Iterator[SyncedTables]:
             yield SyncedTables(place, name, ledger_tables(schema), connection)
     finally:
         engine.dispose()
+
+
+def read_table(synced: SyncedTables, query: TableQuery) -> TablePage:
+    """Read one page of a mapped table, as it is or as it was after a block.
+
+    Raises ConfigurationError: no such table or column, a value that the column cannot hold, a past that is not kept;
+    TablesBehindError (retryable): the tables do not reach the block that is asked for.
+    """
+    return read_page(synced.connection, synced.tables, query)
 
 
 def _parse(url: str) -> URL:
@@ -99,7 +116,17 @@ def _engine(url: URL, place: str) -> Engine:
         connection.isolation_level = psycopg.IsolationLevel.REPEATABLE_READ  # one moment for all queries
         return connection
 
-    return create_engine("postgresql+psycopg://", creator=connect_server, poolclass=NullPool, hide_parameters=True)
+    return create_engine(
+        "postgresql+psycopg://",
+        creator=connect_server,
+        poolclass=NullPool,
+        hide_parameters=True,
+        json_deserializer=_read_json,
+    )
+
+
+def _read_json(text: str) -> object:
+    return json.loads(text, parse_float=Decimal)
 
 
 def _find_channel(connection: Connection, place: str, wanted: str | None) -> tuple[str, str | None]:

@@ -10,12 +10,18 @@ from starlette.concurrency import run_in_threadpool
 from gateway.api.access import LedgerOfService, TablesOfService, User
 from gateway.api.document import Document, Identifier, Line, Paragraph, Written
 from gateway.api.idempotency import RequestKey
+from gateway.api.reading import Freshness
 from gateway.api.writing import write
 
 router = APIRouter(prefix="/v1/requests", tags=["service requests"])
 
 TABLE = "service_requests"
 RequestId = Annotated[Identifier, Path()]
+MAX_BLOCK = 2**63 - 1
+AsOf = Annotated[int | None, Query(ge=0, le=MAX_BLOCK, description="As it stood after this block; tables only.")]
+MinimumBlock = Annotated[
+    int | None, Query(ge=0, le=MAX_BLOCK, description="The tables must reach this block, else 503; tables only.")
+]
 
 
 class NewRequest(Document):
@@ -108,10 +114,13 @@ async def read_request(
     tables: TablesOfService,
     request_id: RequestId,
     source: Annotated[Literal["ledger", "tables"], Query(description="Where to read.")] = "ledger",
+    as_of: AsOf = None,
+    minimum_block: MinimumBlock = None,
 ) -> dict[str, Any]:
     """Read a request: from the ledger, as it stands now, or from the synced tables, as of their last block."""
     if source == "tables":
-        row, block_number = await run_in_threadpool(tables().row, TABLE, request_id)
+        freshness = Freshness(as_of, minimum_block)
+        row, block_number = await run_in_threadpool(tables().row, TABLE, request_id, freshness)
         return {**row, "block_number": block_number}
     document: dict[str, Any] = json.loads(await ledger.evaluate(user, "read_request", [request_id]))
     return document
@@ -125,8 +134,11 @@ async def list_requests(
     department: Annotated[Line | None, Query()] = None,
     after: Annotated[Identifier | None, Query(description="Id to continue after.")] = None,
     limit: Annotated[int, Query(ge=1, le=100)] = 50,
+    as_of: AsOf = None,
+    minimum_block: MinimumBlock = None,
 ) -> RequestPage:
     """List requests by id, out of the synced tables."""
     wanted = {name: value for name, value in (("status", status), ("department", department)) if value is not None}
-    page = await run_in_threadpool(lambda: tables().page(TABLE, wanted, after=after, limit=limit))
+    freshness = Freshness(as_of, minimum_block)
+    page = await run_in_threadpool(lambda: tables().page(TABLE, wanted, after=after, limit=limit, freshness=freshness))
     return RequestPage(records=page.rows, next_after=page.next_after, block_number=page.block_number)

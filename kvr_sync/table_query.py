@@ -1,0 +1,167 @@
+"""Rows of a mapped table: as they are, or as they were after a block; by page, and as new as is asked for."""
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from datetime import date, datetime
+from decimal import Decimal
+from typing import Any, NamedTuple
+from uuid import UUID
+
+from sqlalchemy import Connection, Select, Table, exists, select, tuple_
+
+from kvr_sync.errors import ConfigurationError, TablesBehindError
+from kvr_sync.mapping.conversion import text_converter
+from kvr_sync.mapping.definition import ColumnMapping, ColumnType, TableMapping
+from kvr_sync.mapping.definition import Mapping as TableMappings
+from kvr_sync.mapping.quarantine import UnfitValueError
+from kvr_sync.mapping.schema_check import suggestion
+from kvr_sync.mapping.validation import from_json
+from kvr_sync.store.encoding import DatabaseKind, encoding_for
+from kvr_sync.store.mapped_table import FACT_COLUMNS, MappedTable
+from kvr_sync.store.schema import LedgerTables, ledger_tables
+from kvr_sync.store.status import stored_checkpoint
+
+MAX_PAGE_SIZE = 1_000
+"""Most rows of one page."""
+
+_VERSION = FACT_COLUMNS[:3]
+_EXTERNAL_ID = "external_id"
+
+
+@dataclass(frozen=True)
+class TableQuery:
+    """Which rows of which table. `table`: its name in the mapping, not that of a child table.
+
+    `wanted`: values by name of a column, or of `external_id`; texts are read as keys are (numbers as in JSON).
+    `as_of`: rows as they stood after this block; None: as they stand. `minimum_block`: the tables must reach it.
+    `after`: the `external_id` to go on after; pages are sorted by it.
+    """
+
+    table: str
+    wanted: Mapping[str, str] = field(default_factory=dict)
+    as_of: int | None = None
+    minimum_block: int | None = None
+    after: str | None = None
+    limit: int = 100
+
+
+class TablePage(NamedTuple):
+    """Rows as of `block_number`: columns of the mapping by name, `external_id` and the facts (`kvr_...`).
+
+    Values are int, str, bool, bytes, Decimal, datetime in UTC, date, UUID, parsed JSON, or None, whatever the database.
+    `next_after`: `after` of the next page; None: this is the last.
+    """
+
+    rows: list[dict[str, Any]]
+    next_after: str | None
+    block_number: int
+
+
+def read_page(connection: Connection, tables: LedgerTables, query: TableQuery) -> TablePage:
+    """Read one page.
+
+    Raises ConfigurationError: no such table or column, a value that the column cannot hold, a past that is not kept;
+    TablesBehindError: the tables do not reach the block that is asked for.
+    """
+    definition, mapped = _find_table(connection, tables, query.table)
+    checkpoint = stored_checkpoint(connection, tables)
+    reached = -1 if checkpoint is None else checkpoint.block_number
+    needed = max(query.minimum_block or 0, query.as_of or 0)
+    if reached < needed:
+        message = f"the tables reach block {reached}, block {needed} is asked for"
+        raise TablesBehindError(message)
+    limit = max(1, min(query.limit, MAX_PAGE_SIZE))
+    statement = _select(definition, mapped, query, connection.dialect.name).limit(limit + 1)
+    decode = _decoders(definition, connection.dialect.name)
+    rows = [
+        {name: decode[name](value) if name in decode and value is not None else value for name, value in row.items()}
+        for row in connection.execute(statement).mappings()
+    ]
+    following = rows[limit - 1][_EXTERNAL_ID] if len(rows) > limit else None
+    return TablePage(rows[:limit], following, reached if query.as_of is None else query.as_of)
+
+
+def recorded_mapping(connection: Connection, tables: LedgerTables) -> TableMappings | None:
+    """Read the mapping in force; None where there is the ledger layer alone."""
+    content = connection.scalar(select(tables.mapping.c.content).order_by(tables.mapping.c.version.desc()).limit(1))
+    return None if content is None else from_json(content, "the recorded mapping")
+
+
+def _find_table(connection: Connection, tables: LedgerTables, name: str) -> tuple[TableMapping, MappedTable]:
+    mapping = recorded_mapping(connection, tables)
+    known = {table.name: table for table in mapping.tables} if mapping else {}
+    if name not in known:
+        message = f"there is no mapped table {name!r}{suggestion(name, known)}"
+        raise ConfigurationError(message + (f"; there are {', '.join(known)}" if known else ""))
+    return known[name], MappedTable(known[name], ledger_tables(tables.metadata.schema))
+
+
+def _select(definition: TableMapping, mapped: MappedTable, query: TableQuery, dialect: str) -> Select[Any]:
+    names = [*(column.name for column in definition.columns), _EXTERNAL_ID, *FACT_COLUMNS]
+    if query.as_of is None:
+        table = mapped.current
+        statement = select(*(table.c[name] for name in names))
+    elif mapped.history is None:
+        raise ConfigurationError(f"table {mapped.name} holds private values, of which no past is kept")
+    else:
+        table = mapped.history
+        statement = select(*(table.c[name] for name in names)).where(*_as_of(table, query.as_of))
+    for name, text in query.wanted.items():
+        value = _wanted_value(definition, name, text, dialect)
+        statement = statement.where(table.c[name] == value)
+    if query.after is not None:
+        statement = statement.where(table.c.external_id > query.after)
+    return statement.order_by(table.c.external_id)
+
+
+def _as_of(history: Table, block: int) -> Iterator[Any]:
+    """Yield the conditions that a version was the last of its key up to a block, and not a delete."""
+    later = history.alias("later")
+    yield history.c.kvr_block_number <= block
+    yield history.c.kvr_kind != "delete"
+    yield ~exists().where(
+        later.c.kvr_key_id == history.c.kvr_key_id,
+        later.c.kvr_block_number <= block,
+        tuple_(*(later.c[name] for name in _VERSION)) > tuple_(*(history.c[name] for name in _VERSION)),
+    )
+
+
+def _wanted_value(definition: TableMapping, name: str, text: str, dialect: str) -> object:
+    if name == _EXTERNAL_ID:
+        return text
+    columns = {column.name: column for column in definition.columns}
+    column = columns.get(name)
+    if column is None:
+        raise ConfigurationError(f"table {definition.name} has no column {name!r}{suggestion(name, columns)}")
+    if column.type in (ColumnType.JSON, ColumnType.BYTES):
+        raise ConfigurationError(f"columns of type {column.type.value} cannot be compared: {name}")
+    try:
+        value = text_converter(column)(text)
+    except UnfitValueError as error:
+        raise ConfigurationError(f"column {name}: {error.detail}") from None
+    if dialect == "sqlite":
+        encoder = _sqlite_encoder(definition, column)
+        return value if encoder is None else encoder(value)
+    return value
+
+
+def _sqlite_encoder(definition: TableMapping, column: ColumnMapping) -> Any:  # noqa: ANN401  an encoder, or None
+    encoding = encoding_for(DatabaseKind.SQLITE, TableMappings("query", (definition,)))
+    return encoding.tables[0].columns[definition.columns.index(column)]
+
+
+_FROM_SQLITE: dict[ColumnType, Any] = {
+    ColumnType.DECIMAL: Decimal,
+    ColumnType.TIMESTAMP: datetime.fromisoformat,
+    ColumnType.DATE: date.fromisoformat,
+    ColumnType.UUID: UUID,
+    ColumnType.JSON: lambda text: json.loads(text, parse_float=Decimal),
+}
+
+
+def _decoders(definition: TableMapping, dialect: str) -> dict[str, Any]:
+    """Give what turns a driver's values into those promised, by column; PostgreSQL's come as they should."""
+    if dialect != "sqlite":
+        return {}
+    return {column.name: _FROM_SQLITE[column.type] for column in definition.columns if column.type in _FROM_SQLITE}
