@@ -269,6 +269,18 @@ def test_only_the_last_file_may_be_torn(cut: int, tmp_path: Path) -> None:
     assert str(second) in str(error)
 
 
+def test_a_header_that_is_gone_in_a_file_before_the_last_is_named(tmp_path: Path) -> None:
+    folder = write_archive(tmp_path, BLOCKS, per_frame=PER_FRAME, segment_bytes=ONE_FRAME)
+    second = segment_files(folder)[1]
+    second.write_bytes(bytes(64) + second.read_bytes()[64:])
+
+    found, error = good_before(folder)
+
+    assert found == BLOCKS[:2]
+    assert isinstance(error, errors.ArchiveDamagedError)
+    assert f"{second}, byte 0: " in str(error)
+
+
 def test_a_missing_file_is_named_by_what_follows_it(tmp_path: Path) -> None:
     folder = write_archive(tmp_path, BLOCKS, per_frame=PER_FRAME, segment_bytes=ONE_FRAME)
     _, second, third = segment_files(folder)

@@ -123,11 +123,12 @@ def data_of(model: bytes) -> Callable[[Any], None]:
     [
         (OTHER, errors.PreviousHashError),
         ([*BLOCKS[:5], OTHER[5]], errors.PreviousHashError),
+        ([*BLOCKS[:3], OTHER[3], *BLOCKS[4:]], errors.PreviousHashError),
         ([*BLOCKS[:4], change_block(BLOCKS[4], data_of(OTHER[4])), *BLOCKS[5:]], errors.DataHashError),
         ([*BLOCKS[:3], BLOCKS[3][:-1], *BLOCKS[4:]], errors.DecodeError),
         ([*BLOCKS[:3], BLOCKS[2], *BLOCKS[4:]], errors.BlockNumberError),
     ],
-    ids=["another chain", "another end", "other envelopes", "no block", "a block twice"],
+    ids=["another chain", "another end", "one of another chain", "other envelopes", "no block", "a block twice"],
 )
 @pytest.mark.parametrize("held", [0, 2])
 def test_blocks_that_do_not_lead_to_the_checkpoint_leave_the_archive_as_it_was(
