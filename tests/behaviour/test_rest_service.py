@@ -360,5 +360,21 @@ def test_lists_and_rows_come_from_the_synced_tables(ledger: ScriptedLedger, key:
     assert ledger.calls == []
 
 
+def test_rows_can_be_asked_for_as_of_a_block_and_from_a_block_on(
+    ledger: ScriptedLedger, key: TokenKey, sqlite_url: str
+) -> None:
+    sync_once(SyncSettings(load_chain("fabric-3.1.5-service-week").path, sqlite_url, WEEK))
+    with client_of(ledger, key, RequestTables(sqlite_url, "consortium")) as client:
+        newest = client.get("/v1/requests", params={"limit": 1}).json()["block_number"]
+
+        before = client.get("/v1/requests", params={"as_of": 0}).json()
+        ahead = client.get("/v1/requests", params={"minimum_block": newest + 1})
+        reached = client.get("/v1/requests", params={"minimum_block": newest, "limit": 1})
+
+    assert (before["records"], before["block_number"]) == ([], 0)
+    assert_problem(ahead, 503, "upstream_unavailable")
+    assert reached.status_code == 200
+
+
 def test_a_service_without_tables_says_so(client: TestClient) -> None:
     assert_problem(client.get("/v1/requests"), 503, "upstream_unavailable")
