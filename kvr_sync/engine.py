@@ -26,11 +26,12 @@ from kvr_sync.archive.block_archive import BlockArchive
 from kvr_sync.archive.completion import complete_archive
 from kvr_sync.archive.frame import ArchivedBlock
 from kvr_sync.changes import extract_changes
+from kvr_sync.decode import decode_block
 from kvr_sync.definitions import Definitions
 from kvr_sync.mapping.definition import Mapping as TableMapping
 from kvr_sync.mapping.map import map_block
 from kvr_sync.membership import Membership
-from kvr_sync.model import Checkpoint, ConfigFacts, PrivateChanges, RawBlock, ReplayedBlock, RowBatch
+from kvr_sync.model import Checkpoint, ConfigFacts, DecodedBlock, PrivateChanges, RawBlock, ReplayedBlock, RowBatch
 from kvr_sync.preparation import PreparedRange, RangeContext, accept_range
 from kvr_sync.private_data import match_private_data
 from kvr_sync.replay_state import StateReplay, check_commit_hash
@@ -40,8 +41,7 @@ from kvr_sync.store.sink import AnchorName, PrivateCounts, Sink
 from kvr_sync.verify import ChainVerifier, matches_pin
 from kvr_sync.worker_pool import WorkerPool
 from network.protocol import errors as protocol_errors
-from network.protocol.block import Block, header_hash
-from network.protocol.decode import decode_block
+from network.protocol.block import header_hash
 from network.protocol.validation_code import VALID, validation_code_name
 
 logger = logging.getLogger(__name__)
@@ -121,7 +121,7 @@ class _Position:
     totals: _Totals = field(default_factory=_Totals)
 
 
-def first_block(source: BlockSource) -> tuple[RawBlock, Block]:
+def first_block(source: BlockSource) -> tuple[RawBlock, DecodedBlock]:
     """Read and decode the first block that a source holds, to learn its channel; nothing of it is trusted yet.
 
     Raises SourceUnavailableError when there is none, DecodeError when it is no block.
@@ -133,7 +133,7 @@ def first_block(source: BlockSource) -> tuple[RawBlock, Block]:
     return raw, _decode(raw)
 
 
-def channel_of(block: Block) -> str:
+def channel_of(block: DecodedBlock) -> str:
     """Give the channel a block names, unverified; ChannelMismatchError when it names none."""
     for transaction in block.transactions:
         if transaction.channel_id:
@@ -490,7 +490,7 @@ def _ranges(raws: Iterator[RawBlock], limits: RunLimits) -> Iterator[list[RawBlo
         raise failure
 
 
-def _decode(raw: RawBlock) -> Block:
+def _decode(raw: RawBlock) -> DecodedBlock:
     try:
         return decode_block(raw.content)
     except protocol_errors.DecodeError as error:
@@ -498,7 +498,7 @@ def _decode(raw: RawBlock) -> Block:
         raise errors.DecodeError(message) from error
 
 
-def _check_same_block(block: Block, checkpoint: Checkpoint, channel: str, origin: str) -> None:
+def _check_same_block(block: DecodedBlock, checkpoint: Checkpoint, channel: str, origin: str) -> None:
     found = header_hash(block.header)
     if found == checkpoint.header_hash:
         return

@@ -140,7 +140,7 @@ class TransactionFacts(NamedTuple):
 
 
 class EventFacts(NamedTuple):
-    """The chaincode event of a valid transaction."""
+    """The chaincode event of a transaction."""
 
     tx_number: int
     chaincode: str
@@ -153,6 +153,33 @@ class ConfigFacts(NamedTuple):
 
     sequence: int
     envelope: bytes
+
+
+class DecodedTransaction(NamedTuple):
+    """One envelope of a block, decoded as far as it goes; nothing in it is verified.
+
+    `facts` hold the verdict that the block's flags show. `channel_id` is "" and there are no writes and no event where
+    reading stopped before. `config`: ConfigEnvelope bytes of a configuration transaction without defect. `malformed`:
+    why Fabric refuses the form of the envelope itself (`network.protocol.wire.envelope_defect`); None: it does not.
+    """
+
+    facts: TransactionFacts
+    channel_id: str
+    writes: tuple[Write, ...]
+    event: EventFacts | None
+    config: bytes | None
+    malformed: str | None
+
+
+class DecodedBlock(NamedTuple):
+    """A block with its transactions decoded; fields as in `network.protocol.block.Block`."""
+
+    header: BlockHeader
+    envelopes: tuple[bytes, ...]
+    metadata: tuple[bytes, ...]
+    transactions: tuple[DecodedTransaction, ...]
+    flags: bytes
+    commit_hash: bytes | None
 
 
 class BlockChanges(NamedTuple):

@@ -9,21 +9,21 @@ the checkpoint, under the configuration and the definitions in force there, and 
 recorded.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, NamedTuple, NoReturn
 
 from kvr_sync.changes import extract_changes
+from kvr_sync.decode import decode_blocks
 from kvr_sync.definitions import is_definition_write
 from kvr_sync.errors import KvrSyncError
 from kvr_sync.mapping.definition import Mapping as TableMapping
 from kvr_sync.mapping.map import map_block
-from kvr_sync.model import Checkpoint, LedgerKey, ReplayedBlock
+from kvr_sync.model import BlockChanges, Checkpoint, DecodedBlock, LedgerKey, ReplayedBlock
 from kvr_sync.replay_state import StateReplay
 from kvr_sync.store.encoding import DatabaseKind, encoding_for
 from kvr_sync.store.rows import BlockRow, CopyTypes, Encoding, Row, Rows, RunBuilder, RunRows, list_builder
 from kvr_sync.verify import ChainVerifier
 from network.protocol.commit_hash import commit_hash_of, encode_updates
-from network.protocol.decode import decode_block
 from network.protocol.errors import ProtocolError
 
 if TYPE_CHECKING:
@@ -85,20 +85,10 @@ class RangePreparation:
         quarantined = 0
         blocks: list[PreparedBlock] = []
         replay = StateReplay(_need_state, None)
-        verifier: ChainVerifier | None = None
-        for content in contents:
+        for block, changes in self._plain_blocks(contents):
             try:
-                block = decode_block(content)
-                if verifier is None:
-                    # That this is the position of the chain is looked at in `accept_range`.
-                    before = Checkpoint(block.header.number - 1, block.header.previous_hash, None)
-                    verifier = self._verifier.moved_to(before)
-                verified = verifier.verify(block, content)
-                if verified.config is not None:
-                    break
-                changes = extract_changes(verified)
                 writes, updates = replay.effects(changes)
-            except (KvrSyncError, ProtocolError, _StateNeededError):
+            except _StateNeededError:
                 break
             if any(is_definition_write(write) for write in writes):
                 break
@@ -110,7 +100,7 @@ class RangePreparation:
             blocks.append(
                 PreparedBlock(
                     header.number,
-                    verified.header_hash,
+                    changes.header_hash,
                     header.previous_hash,
                     header.data_hash,
                     block.flags,
@@ -125,6 +115,24 @@ class RangePreparation:
             rows.run(),
             quarantined,
         )
+
+    def _plain_blocks(self, contents: Sequence[bytes]) -> Iterator[tuple[DecodedBlock, BlockChanges]]:
+        """Decode and verify as far as nothing is wrong and no configuration is new."""
+        verifier: ChainVerifier | None = None
+        blocks = decode_blocks(contents)
+        for content in contents:
+            try:
+                block = next(blocks)
+                if verifier is None:
+                    # That this is the position of the chain is looked at in `accept_range`.
+                    before = Checkpoint(block.header.number - 1, block.header.previous_hash, None)
+                    verifier = self._verifier.moved_to(before)
+                verified = verifier.verify(block, content)
+            except (KvrSyncError, ProtocolError):
+                return
+            if verified.config is not None:
+                return
+            yield block, extract_changes(verified)
 
 
 def _builder(encoding: Encoding, types: CopyTypes | None) -> "RunBuilder[list[Row]] | RunPacker":

@@ -23,15 +23,15 @@ from hashlib import sha256
 from typing import Final
 
 from kvr_sync import errors
-from kvr_sync.model import Checkpoint, ConfigFacts
-from network.protocol.block import SLOT_TRANSACTIONS_FILTER, SLOTS, Block, data_hash, header_hash
+from kvr_sync.model import Checkpoint, ConfigFacts, DecodedBlock, DecodedTransaction
+from network.protocol.block import SLOT_TRANSACTIONS_FILTER, SLOTS, data_hash, header_hash
 from network.protocol.block_signature import ChannelTrust, last_config_index
 from network.protocol.config_update import next_configuration
 from network.protocol.configuration import decode_config_envelope
 from network.protocol.errors import ConfigUpdateError, ProtocolError
-from network.protocol.transaction import HEADER_CONFIG, HEADER_ENDORSER_TRANSACTION, Transaction
+from network.protocol.transaction import HEADER_CONFIG, HEADER_ENDORSER_TRANSACTION
 from network.protocol.validation_code import NOT_VALIDATED, VALID
-from network.protocol.wire import envelope_defect, varint
+from network.protocol.wire import varint
 
 _SEAL: Final = object()
 _VALID_TYPES: Final = frozenset({HEADER_CONFIG, HEADER_ENDORSER_TRANSACTION})
@@ -43,7 +43,7 @@ class VerifiedBlock:
     __slots__ = ("block", "channel", "config", "header_hash")
 
     def __init__(
-        self, seal: object, block: Block, header_hash: bytes, channel: str, config: ConfigFacts | None
+        self, seal: object, block: DecodedBlock, header_hash: bytes, channel: str, config: ConfigFacts | None
     ) -> None:
         if seal is not _SEAL:
             message = "a VerifiedBlock is made by ChainVerifier.verify alone"
@@ -54,7 +54,7 @@ class VerifiedBlock:
         self.config = config
 
 
-def matches_pin(content: bytes, block: Block, pin: bytes) -> bool:
+def matches_pin(content: bytes, block: DecodedBlock, pin: bytes) -> bool:
     """Tell whether a genesis block is the pinned one.
 
     A pin (32 bytes) is the SHA-256 of the block file as an administrator holds it (with or without a peer's flags in
@@ -63,7 +63,7 @@ def matches_pin(content: bytes, block: Block, pin: bytes) -> bool:
     return pin in (sha256(content).digest(), sha256(_without_flags(block)).digest(), header_hash(block.header))
 
 
-def _without_flags(block: Block) -> bytes:
+def _without_flags(block: DecodedBlock) -> bytes:
     """Encode block 0 as it was before a peer wrote its flags into it."""
 
     def field(tag: int, content: bytes) -> bytes:
@@ -121,7 +121,7 @@ class ChainVerifier:
         """The block that brought the configuration in force."""
         return self._config_block
 
-    def verify(self, block: Block, content: bytes) -> VerifiedBlock:
+    def verify(self, block: DecodedBlock, content: bytes) -> VerifiedBlock:
         """Check a block; `content` are the bytes it was decoded from (needed for a pin only).
 
         Raises the error of `kvr_sync.errors` that names the broken rule; ConfigurationError when block 0 is not the
@@ -162,7 +162,7 @@ class ChainVerifier:
             self._trust, self._config_block = trust, number
         return verified
 
-    def _check_number_and_channel(self, block: Block) -> None:
+    def _check_number_and_channel(self, block: DecodedBlock) -> None:
         number = block.header.number
         named = {transaction.channel_id for transaction in block.transactions if transaction.channel_id}
         if self.channel is not None and named and self.channel not in named:
@@ -173,7 +173,7 @@ class ChainVerifier:
             message = f"block {self._next_number} was expected, block {number} came"
             raise errors.BlockNumberError(message, block_number=number)
 
-    def _check_signatures(self, block: Block) -> None:
+    def _check_signatures(self, block: DecodedBlock) -> None:
         number = block.header.number
         if self._trust is None:
             return  # Block 0: nothing before it could say who may sign; the pin is its only anchor.
@@ -190,27 +190,31 @@ class ChainVerifier:
             )
             raise errors.BlockSignatureError(message, block_number=number)
 
-    def _check_content(self, block: Block) -> str:
+    def _check_content(self, block: DecodedBlock) -> str:
         """Check what is flagged VALID; give the channel."""
         number = block.header.number
         channel = self.channel
         if number == 0:
             first = block.transactions[0]
-            if len(block.transactions) != 1 or first.header_type != HEADER_CONFIG or block.flags[0] != VALID:
+            if len(block.transactions) != 1 or first.facts.header_type != HEADER_CONFIG or block.flags[0] != VALID:
                 message = (
                     "block 0 is not a channel's genesis block: it must hold one valid configuration and nothing else"
                 )
                 raise errors.ConfigBlockError(message, block_number=0)
             channel = channel or first.channel_id
         for transaction, flag in zip(block.transactions, block.flags, strict=True):
-            if flag == VALID:
-                _check_valid_transaction(number, transaction, channel)
+            if flag != VALID:
+                continue
+            facts = transaction.facts
+            is_readable = facts.defect is None and facts.header_type in _VALID_TYPES
+            if not is_readable or transaction.channel_id != channel:
+                raise _content_error(number, transaction)
         if not channel:
             message = f"block {number} names no channel"
             raise errors.ChannelMismatchError(message, block_number=number)
         return channel
 
-    def _next_configuration(self, block: Block, channel: str) -> tuple[ConfigFacts | None, ChannelTrust | None]:
+    def _next_configuration(self, block: DecodedBlock, channel: str) -> tuple[ConfigFacts | None, ChannelTrust | None]:
         number = block.header.number
         facts, trust = None, None
         for transaction, flag in zip(block.transactions, block.flags, strict=True):
@@ -236,26 +240,26 @@ class ChainVerifier:
         return facts, trust
 
 
-def _is_config_block(block: Block) -> bool:
+def _is_config_block(block: DecodedBlock) -> bool:
     """Follow `protoutil/commonutils.go` HasConfigTx: exactly one envelope, of type CONFIG."""
-    return len(block.transactions) == 1 and block.transactions[0].header_type == HEADER_CONFIG
+    return len(block.transactions) == 1 and block.transactions[0].facts.header_type == HEADER_CONFIG
 
 
-def _check_form(block: Block) -> None:
+def _check_form(block: DecodedBlock) -> None:
     number = block.header.number
     if not block.envelopes:
         message = f"block {number} is empty"
         raise errors.MalformedEnvelopeError(message, block_number=number)
     if _is_config_block(block):
         return  # Fabric exempts a lone configuration: there is no other envelope whose bytes could have been re-cut.
-    for tx_number, envelope in enumerate(block.envelopes):
-        defect = envelope_defect(envelope)
-        if defect is not None:
-            message = f"block {number}, transaction {tx_number}: envelope is malformed: {defect}"
+    for transaction in block.transactions:
+        if transaction.malformed is not None:
+            place = f"block {number}, transaction {transaction.facts.tx_number}"
+            message = f"{place}: envelope is malformed: {transaction.malformed}"
             raise errors.MalformedEnvelopeError(message, block_number=number)
 
 
-def _check_flags(block: Block) -> None:
+def _check_flags(block: DecodedBlock) -> None:
     number = block.header.number
     if len(block.flags) != len(block.envelopes):
         message = f"block {number} has {len(block.flags)} validation flags for {len(block.envelopes)} transactions"
@@ -268,16 +272,15 @@ def _check_flags(block: Block) -> None:
         raise errors.ValidationFlagsError(message, block_number=number)
 
 
-def _check_valid_transaction(number: int, transaction: Transaction, channel: str | None) -> None:
-    if transaction.defect is None and transaction.header_type in _VALID_TYPES and transaction.channel_id == channel:
-        return
-    place = f"block {number}, transaction {transaction.tx_number}"
-    if transaction.defect is not None:
-        defect = transaction.defect
-        message = f"{place} is flagged VALID but cannot be read: {defect.place}: {defect.reason}"
-        raise errors.MalformedEnvelopeError(message, block_number=number)
-    if transaction.header_type not in _VALID_TYPES:
-        message = f"{place} is flagged VALID but has header type {transaction.header_type}"
-        raise errors.MalformedEnvelopeError(message, block_number=number)
+def _content_error(number: int, transaction: DecodedTransaction) -> errors.VerificationError:
+    """Say why a transaction cannot have been found VALID."""
+    facts = transaction.facts
+    place = f"block {number}, transaction {facts.tx_number}"
+    if facts.defect is not None:
+        message = f"{place} is flagged VALID but cannot be read: {facts.defect}"
+        return errors.MalformedEnvelopeError(message, block_number=number)
+    if facts.header_type not in _VALID_TYPES:
+        message = f"{place} is flagged VALID but has header type {facts.header_type}"
+        return errors.MalformedEnvelopeError(message, block_number=number)
     message = f"{place} is flagged VALID but is of another channel"
-    raise errors.ChannelMismatchError(message, block_number=number)
+    return errors.ChannelMismatchError(message, block_number=number)

@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator
 from sqlalchemy import select
 
 from kvr_sync.changes import extract_changes
+from kvr_sync.decode import decode_block
 from kvr_sync.engine import channel_of, first_block
 from kvr_sync.errors import ConfigurationError
 from kvr_sync.inference.proposal import Inference, write_mapping
@@ -12,7 +13,6 @@ from kvr_sync.model import Effect, LedgerKey, WriteKind
 from kvr_sync.read import SyncedTables
 from kvr_sync.source.block_source import BlockSource
 from kvr_sync.verify import ChainVerifier
-from network.protocol.decode import decode_block
 
 SYSTEM_NAMESPACES = frozenset({"_lifecycle", "lscc", "cscc", "qscc", "escc", "vscc", ""})
 """What Fabric itself writes; the ledger layer has it."""

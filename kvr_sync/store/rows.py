@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Sequence
 from hashlib import sha256
 from typing import Any, Final, Generic, NamedTuple, Protocol, TypeAlias, TypeVar
 
-from kvr_sync.changes import msp_id_of
+from kvr_sync.decode import msp_id_of
 from kvr_sync.mapping.conversion import moment
 from kvr_sync.model import (
     CollectionMembership,

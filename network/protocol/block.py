@@ -24,6 +24,16 @@ class BlockHeader(NamedTuple):
     data_hash: bytes
 
 
+class BlockFrame(NamedTuple):
+    """A block with its envelopes as bytes; what the fields hold is said at `Block`."""
+
+    header: BlockHeader
+    envelopes: tuple[bytes, ...]
+    metadata: tuple[bytes, ...]
+    flags: bytes
+    commit_hash: bytes | None
+
+
 class Block(NamedTuple):
     """A decoded block.
 
@@ -64,4 +74,7 @@ def header_hash(header: BlockHeader) -> bytes:
 
 def data_hash(envelopes: tuple[bytes, ...]) -> bytes:
     """SHA-256 of the plainly joined envelopes (32 bytes). It does not cover where one ends and the next begins."""
-    return sha256(b"".join(envelopes)).digest()
+    joined = sha256()
+    for envelope in envelopes:
+        joined.update(envelope)
+    return joined.digest()

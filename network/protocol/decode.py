@@ -12,7 +12,7 @@ from fabric_protos.common import common_pb2
 from fabric_protos.peer import chaincode_event_pb2, chaincode_pb2, proposal_pb2, proposal_response_pb2, transaction_pb2
 
 from network.protocol import limits
-from network.protocol.block import SLOT_COMMIT_HASH, SLOT_TRANSACTIONS_FILTER, Block, BlockHeader
+from network.protocol.block import SLOT_COMMIT_HASH, SLOT_TRANSACTIONS_FILTER, Block, BlockFrame, BlockHeader
 from network.protocol.envelope_view import view_envelope
 from network.protocol.errors import DecodeError, LimitExceededError
 from network.protocol.read_write_set import RepeatedField, decode_writes, view_writes
@@ -36,6 +36,16 @@ def decode_block(content: bytes) -> Block:
 
     Raises DecodeError when the bytes are no block, LimitExceededError beyond `network.protocol.limits`.
     """
+    header, envelopes, metadata, flags, commit_hash = decode_frame(content)
+    transactions = tuple([decode_transaction(number, envelope) for number, envelope in enumerate(envelopes)])
+    return Block(header, envelopes, metadata, transactions, flags, commit_hash)
+
+
+def decode_frame(content: bytes) -> BlockFrame:
+    """Decode a serialised `common.Block` as far as its envelopes.
+
+    Raises DecodeError when the bytes are no block, LimitExceededError beyond `network.protocol.limits`.
+    """
     if len(content) > limits.MAX_BLOCK_BYTES:
         message = f"block of {len(content)} bytes, more than the {limits.MAX_BLOCK_BYTES} a peer can serve"
         raise LimitExceededError(message)
@@ -55,11 +65,10 @@ def decode_block(content: bytes) -> Block:
     if len(metadata) > limits.MAX_METADATA_SLOTS:
         message = f"Block {header.number}: {len(metadata)} metadata slots, more than {limits.MAX_METADATA_SLOTS}"
         raise LimitExceededError(message)
-    return Block(
+    return BlockFrame(
         BlockHeader(header.number, header.previous_hash, header.data_hash),
         envelopes,
         metadata,
-        tuple([decode_transaction(number, envelope) for number, envelope in enumerate(envelopes)]),
         metadata[SLOT_TRANSACTIONS_FILTER] if len(metadata) > SLOT_TRANSACTIONS_FILTER else b"",
         _commit_hash(metadata, header.number),
     )

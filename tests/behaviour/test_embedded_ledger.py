@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 from fabric_protos.common import common_pb2
 
+from kvr_sync.decode import decode_block
 from kvr_sync.verify import ChainVerifier
 from network.errors import LedgerError
 from network.protocol.block import BlockHeader
-from network.protocol.decode import decode_block
 from network.protocol.identity import decode_serialized_identity
 from network.protocol.validation_code import (
     DUPLICATE_TXID,

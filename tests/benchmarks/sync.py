@@ -32,7 +32,8 @@ from psycopg.types.string import TextLoader
 from sqlalchemy import URL, Table, make_url
 
 from kvr_sync.changes import extract_changes
-from kvr_sync.engine import Engine, RunLimits, channel_of, first_block
+from kvr_sync.decode import decode_block, decode_blocks
+from kvr_sync.engine import DEFAULT_LIMITS, Engine, RunLimits, channel_of, first_block
 from kvr_sync.jobs import usable_workers
 from kvr_sync.mapping.definition import Mapping
 from kvr_sync.mapping.map import map_block
@@ -44,7 +45,6 @@ from kvr_sync.store.mapped_table import mapped_tables
 from kvr_sync.store.opening import open_store
 from kvr_sync.store.schema import ledger_tables
 from kvr_sync.verify import ChainVerifier
-from network.protocol.decode import decode_block
 from tests.benchmarks.block_factory import cache_folder, cached_chain
 from tests.benchmarks.signed_week import Parameters
 from tests.support.postgresql import fresh_database, running_server
@@ -98,6 +98,29 @@ def decode(chain: str) -> Measured:
     for raw in open_block_file(Path(chain)).blocks(0):
         decode_block(raw.content)
     return Measured(time.perf_counter() - started, _peak_bytes())
+
+
+def decode_to_changes(chain: str) -> Measured:
+    """Decode and verify every block and extract its changes, in ranges as workers take them; reading is not timed."""
+    verifier, seconds = ChainVerifier(channel=CHANNEL), 0.0
+    for part in _ranges(chain):
+        started = time.perf_counter()
+        for block, content in zip(decode_blocks(part), part, strict=True):
+            extract_changes(verifier.verify(block, content))
+        seconds += time.perf_counter() - started
+    return Measured(seconds, _peak_bytes())
+
+
+def _ranges(chain: str) -> Iterator[list[bytes]]:
+    part: list[bytes] = []
+    size = 0
+    for raw in open_block_file(Path(chain)).blocks(0):
+        part.append(raw.content)
+        size += len(raw.content)
+        if size >= DEFAULT_LIMITS.range_bytes:
+            yield part
+            part, size = [], 0
+    yield part
 
 
 def pure_line(chain: str) -> Measured:
@@ -267,7 +290,16 @@ def _measure(name: str, arguments: list[str]) -> None:
     """Be that process: run one measurement and print what it found."""
     runs: dict[str, Callable[..., Measured]] = {
         run.__name__: run
-        for run in (read_file, decode, pure_line, whole_line, sqlite_bulk, postgresql_rows, postgresql_copy)
+        for run in (
+            read_file,
+            decode,
+            decode_to_changes,
+            pure_line,
+            whole_line,
+            sqlite_bulk,
+            postgresql_rows,
+            postgresql_copy,
+        )
     }
     print(json.dumps(runs[name](*arguments)))
 
@@ -287,6 +319,7 @@ class Bench:
         """Measure everything once."""
         self._note("read", alone(read_file, self._chain))
         self._note("decode", alone(decode, self._chain))
+        self._note("changes", alone(decode_to_changes, self._chain))
         self._note("pure", alone(pure_line, self._chain))
         if "sqlite" in databases:
             self._sqlite(number)
@@ -321,6 +354,7 @@ class Bench:
 TITLES = {
     "read": "read the file",
     "decode": "+ decode",
+    "changes": "decoding to changes, one process",
     "pure": "+ verify, changes, replay, map",
     "sqlite": "whole line into SQLite",
     "sqlite bulk": "same rows, one bulk insert",

@@ -12,11 +12,11 @@ from fabric_protos.peer import proposal_pb2, proposal_response_pb2, transaction_
 
 from kvr_sync import errors
 from kvr_sync.changes import extract_changes
+from kvr_sync.decode import decode_block
 from kvr_sync.model import Effect, LedgerKey, ReplayedBlock, StateValue
 from kvr_sync.replay_state import StateReplay, check_commit_hash
 from kvr_sync.verify import ChainVerifier
 from network.protocol.block import data_hash, header_hash
-from network.protocol.decode import decode_block
 from network.protocol.validation_code import validation_code_name
 from tests.support.recorded_chain import (
     ALL_CHAINS,
@@ -70,10 +70,10 @@ def test_every_transaction_has_the_recorded_id_type_and_verdict(chain: RecordedC
     found = [
         {
             "block": number,
-            "tx": transaction.tx_number,
-            "tx_id": transaction.tx_id,
-            "header_type": transaction.header_type,
-            "code": validation_code_name(block.flags[transaction.tx_number]),
+            "tx": transaction.facts.tx_number,
+            "tx_id": transaction.facts.tx_id,
+            "header_type": transaction.facts.header_type,
+            "code": validation_code_name(transaction.facts.validation_code),
         }
         for number, block in enumerate(map(decode_block, chain.blocks))
         for transaction in block.transactions
@@ -121,7 +121,7 @@ def number_with_write(chain: RecordedChain) -> int:
     """Give the first block after those that define the chaincode whose first transaction writes a public key of it."""
     for number, block in enumerate(map(decode_block, chain.blocks)):
         (first, *_) = block.transactions
-        if number >= FIRST and first.action is not None and any(entry.writes for entry in first.action.writes):
+        if number >= FIRST and any(not write.key.collection for write in first.writes):
             return number
     raise AssertionError(chain.name)
 

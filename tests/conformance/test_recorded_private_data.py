@@ -9,10 +9,10 @@ from fabric_protos.ledger.rwset import rwset_pb2
 from fabric_protos.ledger.rwset.kvrwset import kv_rwset_pb2
 
 from kvr_sync.changes import extract_changes
+from kvr_sync.decode import decode_block
 from kvr_sync.model import BlockChanges, LedgerKey
 from kvr_sync.private_data import PrivateData, match_private_data
 from kvr_sync.verify import ChainVerifier
-from network.protocol.decode import decode_block
 from tests.support.recorded_chain import ALL_CHAINS, CHAINS, load_chain
 from tests.support.recorded_private_data import ORGANIZATIONS, read_private_sets
 

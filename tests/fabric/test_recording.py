@@ -9,11 +9,11 @@ from fabric_protos.peer import events_pb2
 
 from gateway.client.blocks import BlockStream
 from kvr_sync.changes import extract_changes
+from kvr_sync.decode import decode_block
 from kvr_sync.private_data import match_private_data
 from kvr_sync.source.block_file import open_block_file
 from kvr_sync.verify import ChainVerifier
 from network.native.binary import program_version
-from network.protocol.decode import decode_block
 from tests.support.command import kvr
 from tests.support.live_network import (
     BILLING,

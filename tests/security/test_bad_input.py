@@ -23,13 +23,13 @@ from typer.testing import CliRunner
 
 from kvr_sync import errors
 from kvr_sync.changes import extract_changes
+from kvr_sync.decode import decode_block
 from kvr_sync.jobs import SyncSettings, sync_once
 from kvr_sync.main import sync
 from kvr_sync.model import Checkpoint
 from kvr_sync.replay_state import StateReplay, check_commit_hash
 from kvr_sync.store import database
 from kvr_sync.verify import ChainVerifier
-from network.protocol.decode import decode_block
 from network.protocol.errors import DecodeError
 from network.protocol.limits import MAX_BLOCK_BYTES, MAX_METADATA_SLOTS, MAX_TRANSACTIONS_PER_BLOCK
 from tests.support import requirement

@@ -12,10 +12,10 @@ from fabric_protos.msp import msp_config_pb2
 from fabric_protos.peer import proposal_pb2, proposal_response_pb2, transaction_pb2
 
 from kvr_sync.changes import extract_changes
+from kvr_sync.decode import decode_block
 from kvr_sync.model import Effect, LedgerKey, ReplayedBlock, StateValue
 from kvr_sync.replay_state import StateReplay, check_commit_hash
 from kvr_sync.verify import ChainVerifier
-from network.protocol.decode import decode_block
 from network.protocol.read_write_set import Version
 from tests.support.chain_factory import (
     ORDER,
@@ -211,9 +211,12 @@ def test_a_block_has_the_form_of_a_recorded_one(consensus: Consensus) -> None:
 
 def test_a_private_write_has_the_form_of_a_recorded_one() -> None:
     blocks = [decode_block(content) for content in load_chain("fabric-3.1.5-service-week").blocks]
-    transactions = [transaction for block in blocks for transaction in block.transactions if transaction.action]
-    recorded = next(entry for entry in transactions if entry.action and entry.action.function == b"privput")
-    envelope = next(block.envelopes[recorded.tx_number] for block in blocks if recorded in block.transactions)
+    envelope = next(
+        envelope
+        for block in blocks
+        for transaction, envelope in zip(block.transactions, block.envelopes, strict=True)
+        if transaction.facts.function == b"privput"
+    )
     made = ChainFactory().envelope(
         TransactionSpec([put("k", b"v", collection="entCust")], arguments=[b"entCust", b"k"])
     )

@@ -8,9 +8,9 @@ import pytest
 from fabric_protos.common import common_pb2
 
 from kvr_sync.changes import extract_changes
+from kvr_sync.decode import decode_block
 from kvr_sync.model import BlockChanges, EventFacts, LedgerKey, Write, WriteKind
 from kvr_sync.verify import ChainVerifier
-from network.protocol.decode import decode_block
 from network.protocol.read_write_set import MetadataEntry
 from network.protocol.transaction import ChaincodeId
 from tests.support.chain_factory import (

@@ -8,9 +8,9 @@ import pytest
 from fabric_protos.common import common_pb2, configtx_pb2
 
 from kvr_sync import errors
+from kvr_sync.decode import decode_block
 from kvr_sync.model import Checkpoint
 from kvr_sync.verify import ChainVerifier, VerifiedBlock
-from network.protocol.decode import decode_block
 from tests.support.chain_factory import (
     ANY,
     ChainFactory,

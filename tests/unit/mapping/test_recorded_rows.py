@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from kvr_sync.changes import extract_changes
+from kvr_sync.decode import decode_block
 from kvr_sync.mapping import quarantine
 from kvr_sync.mapping.definition import Mapping
 from kvr_sync.mapping.map import map_block
@@ -18,7 +19,6 @@ from kvr_sync.model import Effect, LedgerKey, RowBatch, StateValue
 from kvr_sync.replay_state import StateReplay
 from kvr_sync.verify import ChainVerifier
 from network.protocol.composite_key import encode_composite_key, split_composite_key
-from network.protocol.decode import decode_block
 from tests.support.recorded_chain import load_chain
 
 ROOT = Path(__file__).parents[3]

@@ -15,8 +15,7 @@ from network.protocol.envelope_view import view_envelope
 from network.protocol.errors import DecodeError, LimitExceededError
 from network.protocol.read_write_set import KeyRead, RangeQuery, Version, decode_read_write_set, decode_writes
 from network.protocol.transaction import Defect
-from network.protocol.wire import scan_fields, varint
-from tests.support.envelope import endorsed_results
+from tests.support.envelope import CHANGES, PLACES, change_inside, endorsed_results
 from tests.support.recorded_chain import CHAINS, change_block, load_chain
 
 RAFT = load_chain("fabric-3.1.5-raft")
@@ -222,68 +221,10 @@ def test_one_parse_reads_what_reading_part_by_part_does(name: str) -> None:
     assert sum(view_envelope(envelope) is None for envelope in envelopes) <= 4
 
 
-def _inside(content: bytes, path: tuple[int, ...], change: Any) -> bytes:
-    """Change the bytes of a message nested in others: at each step the first field of that number."""
-    if not path:
-        return bytes(change(content))
-    out = b""
-    done = False
-    for field in scan_fields(content):
-        inner = field.content
-        if field.number == path[0] and not done:
-            inner, done = _inside(inner, path[1:], change), True
-        head = varint(field.number << 3 | field.wire_type)
-        out += head + (varint(len(inner)) + inner if field.wire_type == 2 else field.raw)
-    assert done
-    return out
-
-
-PLACES = {
-    "envelope": (),
-    "payload": (1,),
-    "header": (1, 1),
-    "channel header": (1, 1, 1),
-    "timestamp": (1, 1, 1, 3),
-    "signature header": (1, 1, 2),
-    "transaction": (1, 2),
-    "action": (1, 2, 1),
-    "action payload": (1, 2, 1, 2),
-    "proposal": (1, 2, 1, 2, 1),
-    "invocation": (1, 2, 1, 2, 1, 1),
-    "chaincode spec": (1, 2, 1, 2, 1, 1, 1),
-    "chaincode input": (1, 2, 1, 2, 1, 1, 1, 3),
-    "endorsed action": (1, 2, 1, 2, 2),
-    "endorsement": (1, 2, 1, 2, 2, 2),
-    "response payload": (1, 2, 1, 2, 2, 1),
-    "chaincode action": (1, 2, 1, 2, 2, 1, 2),
-    "chaincode id": (1, 2, 1, 2, 2, 1, 2, 4),
-    "event": (1, 2, 1, 2, 2, 1, 2, 2),
-    "results": (1, 2, 1, 2, 2, 1, 2, 1),
-    "namespace": (1, 2, 1, 2, 2, 1, 2, 1, 2),
-    "public set": (1, 2, 1, 2, 2, 1, 2, 1, 2, 2),
-}
-
-CHANGES = {
-    "every field twice": lambda content: content + content,
-    "emptied": lambda _: b"",
-    "an unknown field": lambda content: content + b"\xfa\x3e\x01x",
-    "an unknown field before": lambda content: b"\xfa\x3e\x01x" + content,
-    "first field again, empty": lambda content: content + b"\x0a\x00",
-    "second field again, empty": lambda content: content + b"\x12\x00",
-    "first field again, other": lambda content: content + b"\x0a\x03\x0a\x01z",
-    "second field again, other": lambda content: content + b"\x12\x03\x0a\x01z",
-    "a group": lambda content: content + b"\xfb\x3e\xfc\x3e",
-    "cut": lambda content: content[:-1],
-    "not UTF-8": lambda content: content + b"\x0a\x01\xff\x12\x01\xff\x1a\x01\xff",
-    "a long varint": lambda content: content + b"\x08\x83\x00",
-    "a negative number": lambda content: content + b"\x08\xff\xff\xff\xff\x0f",
-}
-
-
 @pytest.mark.parametrize("place", PLACES)
 @pytest.mark.parametrize("change", CHANGES)
 def test_an_envelope_in_an_odd_form_is_read_as_part_by_part(place: str, change: str) -> None:
-    odd = _inside(ORDINARY, PLACES[place], CHANGES[change])
+    odd = change_inside(ORDINARY, PLACES[place], CHANGES[change])
 
     assert decode_transaction(1, odd) == decode_by_parts(1, odd)
 
