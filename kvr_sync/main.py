@@ -31,8 +31,11 @@ from kvr_sync.inference.contract_metadata import infer_from_metadata
 from kvr_sync.jobs import SyncFollower, SyncService, SyncSettings, sync_once
 from kvr_sync.log_format import log_to_stderr
 from kvr_sync.mapping.limits import MAX_DOCUMENT_BYTES
+from kvr_sync.mapping.quarantine import REASONS
 from kvr_sync.progress import ProgressDisplay
+from kvr_sync.quarantine_report import count_quarantine, describe_entry, explain_quarantine, read_quarantine
 from kvr_sync.read import TableQuery, describe_status, open_tables, read_table, status_facts
+from kvr_sync.reference_check import check_references
 from kvr_sync.source.block_file import open_block_file
 from kvr_sync.source.peer_source import PeerSettings
 from kvr_sync.table_query import MAX_PAGE_SIZE
@@ -317,6 +320,73 @@ def _shown(value: object) -> str:
         return json.dumps(value, ensure_ascii=False, default=str)
     text = value.hex() if isinstance(value, bytes) else "" if value is None else str(value)
     return "".join(character if character.isprintable() else "\N{REPLACEMENT CHARACTER}" for character in text)
+
+
+@sync.command()
+def references(database: Database, channel: Channel = None, as_json: Json = False) -> None:
+    """Count the rows that refer to what is not there. A record may come before its counterpart: nothing waits."""
+    with _errors_reported(as_json=as_json):
+        with open_tables(database, channel) as synced:
+            checked = check_references(synced.connection, synced.tables)
+        if as_json:
+            typer.echo(json.dumps({"references": [found._asdict() for found in checked]}, indent=2))
+            return
+        if not checked:
+            typer.echo("the mapping has no references")
+        for found in checked:
+            examples = f": {', '.join(found.examples)}" if found.examples else ""
+            typer.echo(
+                f"{found.table}.{found.column} -> {found.target}: {found.missing:,} without counterpart{examples}"
+            )
+
+
+quarantine_group = _group("Look at values that did not fit their mapping.")
+sync.add_typer(quarantine_group, name="quarantine")
+
+
+@quarantine_group.command("list")
+def list_quarantine(
+    database: Database,
+    channel: Channel = None,
+    table: Annotated[str | None, typer.Option("--table", metavar="TABLE", help="Of this table alone.")] = None,
+    closed: Annotated[bool, typer.Option("--closed", help="Those that are closed, too.")] = False,
+    limit: Annotated[int, typer.Option("--limit", min=1, max=100_000, help="Most entries.")] = 100,
+    as_json: Json = False,
+) -> None:
+    """List the values in quarantine, oldest first; the values themselves are not shown."""
+    with _errors_reported(as_json=as_json):
+        with open_tables(database, channel) as synced:
+            counts = count_quarantine(synced.connection, synced.tables)
+            entries = read_quarantine(synced.connection, synced.tables, table=table, closed=closed, limit=limit)
+        if as_json:
+            by_reason = [{"table": name, "reason": why, "open": count} for (name, why), count in counts.items()]
+            answer = {"open": by_reason, "entries": [entry._asdict() for entry in entries]}
+            typer.echo(json.dumps(answer, indent=2, ensure_ascii=False))
+            return
+        for (name, why), count in counts.items():
+            typer.echo(f"{count:>8,}  {name}: {REASONS.get(why, why)}")
+        for entry in entries:
+            typer.echo("\n".join(describe_entry(entry)))
+
+
+@quarantine_group.command("explain")
+def explain(
+    table: Annotated[str, typer.Argument(metavar="TABLE", help="Mapped table.")],
+    key: Annotated[str, typer.Argument(metavar="KEY", help="The key as the list shows it, or its number.")],
+    database: Database,
+    channel: Channel = None,
+    as_json: Json = False,
+) -> None:
+    """Tell everything about the values of one key that were ever in quarantine."""
+    with _errors_reported(as_json=as_json):
+        with open_tables(database, channel) as synced:
+            entries = explain_quarantine(synced.connection, synced.tables, table, key)
+        if as_json:
+            answer = {"entries": [entry._asdict() for entry in entries]}
+            typer.echo(json.dumps(answer, indent=2, ensure_ascii=False))
+            return
+        for entry in entries:
+            typer.echo("\n".join(describe_entry(entry)))
 
 
 @sync.command()
