@@ -4,12 +4,14 @@ Exit status: 0 done, 1 an error of ours (printed as `error[code]: what and where
 """
 
 import json
+import os
 import re
 import signal
 from base64 import b64encode
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from types import FrameType
 from typing import Annotated, Any
 
 import typer
@@ -128,6 +130,30 @@ Archives = Annotated[
     Path, typer.Argument(metavar="DIR", help="An archive of blocks, or the folder of a channel in it.")
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of text.")]
+MetricsPort = Annotated[
+    int | None,
+    typer.Option(
+        "--metrics-port",
+        envvar="KVR_METRICS_PORT",
+        min=0,
+        max=65535,
+        metavar="N",
+        help="Port for /metrics (Prometheus), /live and /ready; without it none is opened. 0: a free one.",
+    ),
+]
+MetricsHost = Annotated[
+    str,
+    typer.Option(
+        "--metrics-host",
+        envvar="KVR_METRICS_HOST",
+        metavar="ADDRESS",
+        help="Address for that port; other machines reach it only if this says so.",
+    ),
+]
+ReadyLag = Annotated[
+    str,
+    typer.Option("--ready-lag", metavar="INTERVAL", help="Lag behind the peers up to which /ready says yes: 30s, 5m."),
+]
 Channel = Annotated[str | None, typer.Option("--channel", help="Channel, where a database holds more than one.")]
 
 
@@ -201,16 +227,28 @@ def follow(  # noqa: PLR0913, PLR0917  # one parameter per option
     mapping: MappingFile = None,
     pin: Pin = None,
     archive: Archive = None,
+    metrics_port: MetricsPort = None,
+    metrics_host: MetricsHost = "127.0.0.1",
+    ready_lag: ReadyLag = "60s",
 ) -> None:
-    """Apply the blocks of a peer as they come, until SIGTERM or Ctrl-C; logs are JSON lines on stderr."""
+    """Apply the blocks of a peer as they come, until SIGTERM or Ctrl-C; logs are JSON lines on stderr.
+
+    A second signal ends the process at once.
+    """
+    from kvr_sync.metrics import ChannelWatch, Metrics  # noqa: PLC0415  short commands do not wait for it
+    from kvr_sync.probe import probes  # noqa: PLC0415
+
     with _errors_reported(as_json=False):
         source = PeerSettings(profile, msp_id, identity, channel, peer, private_data)
+        metrics = Metrics()
+        watch = ChannelWatch(channel, metrics)
         settings = SyncSettings(source, database, mapping, _pin(pin), growing=True, workers=0, archive=archive)
-        follower = SyncFollower(settings)
+        follower = SyncFollower(settings, observer=watch)
         log_to_stderr()
-        for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, lambda *_: follower.stop())
-        follower.follow()
+        _stop_on_signals(follower.stop)
+        seconds = _seconds(ready_lag, "--ready-lag")
+        with probes(metrics, [watch], host=metrics_host, port=metrics_port, ready_lag_seconds=seconds):
+            follower.follow()
 
 
 @sync.command()
@@ -248,10 +286,9 @@ def serve(  # noqa: PLR0913, PLR0917  # one parameter per option
             message = "serve: either FILE, or all of --profile, --msp-id, --identity and --channel"
             raise ConfigurationError(message)
         settings = SyncSettings(source, database, mapping, _pin(pin), growing=file is not None, archive=archive)
-        service = SyncService(settings, _seconds(every))
+        service = SyncService(settings, _seconds(every, "--every"))
         log_to_stderr()
-        for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, lambda *_: service.stop())
+        _stop_on_signals(service.stop)
         service.serve()
 
 
@@ -496,14 +533,32 @@ def _pin(text: str | None) -> bytes | None:
     return bytes.fromhex(text)
 
 
+def _stop_on_signals(stop: Callable[[], None]) -> None:
+    """Let the first SIGTERM or Ctrl-C stop in good order, and a second one end the process where it stands.
+
+    What is not committed then is not applied: the database ends the transaction with the session.
+    """
+    asked = False
+
+    def handle(number: int, _frame: FrameType | None) -> None:
+        nonlocal asked
+        if asked:
+            os._exit(128 + number)
+        asked = True
+        stop()
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, handle)
+
+
 _UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
 
 
-def _seconds(text: str) -> float:
+def _seconds(text: str, option: str) -> float:
     match = re.fullmatch(r"(\d{1,6})(ms|s|m|h)", text)
     seconds = int(match[1]) * _UNITS[match[2]] if match else 0.0
     if seconds <= 0:
-        message = "--every: a number and a unit, such as 500ms, 10s, 5m or 1h"
+        message = f"{option}: a number and a unit, such as 500ms, 10s, 5m or 1h"
         raise ConfigurationError(message)
     return seconds
 
