@@ -9,7 +9,7 @@ import re
 import signal
 from base64 import b64encode
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from types import FrameType
 from typing import Annotated, Any
@@ -33,10 +33,12 @@ from kvr_sync.inference.contract_metadata import infer_from_metadata
 from kvr_sync.jobs import SyncFollower, SyncService, SyncSettings, sync_once
 from kvr_sync.log_format import log_to_stderr
 from kvr_sync.mapping.limits import MAX_DOCUMENT_BYTES
+from kvr_sync.mapping.mapping_file import read_mapping_file
 from kvr_sync.progress import ProgressDisplay
 from kvr_sync.read import TableQuery, describe_status, open_tables, read_table, status_facts
 from kvr_sync.source.block_file import open_block_file
 from kvr_sync.source.peer_source import PeerSettings
+from kvr_sync.store.opening import open_store, recorded_member
 from kvr_sync.table_query import MAX_PAGE_SIZE
 from network.protocol.validation_code import reason
 
@@ -442,6 +444,94 @@ def archive_status(directory: Archives, as_json: Json = False) -> None:
             return
         for status in found:
             typer.echo(describe_archive(status))
+
+
+Environment = Annotated[
+    str,
+    typer.Option(
+        "--environment",
+        envvar="KVR_ENVIRONMENT",
+        metavar="NAME",
+        help="production: commands that change what operators rely on ask for --why.",
+    ),
+]
+Why = Annotated[str | None, typer.Option("--why", metavar="TEXT", help="Why, kept in operation_log.")]
+OwnChannel = Annotated[str, typer.Option("--channel", metavar="NAME", help="Channel whose tables are meant.")]
+
+
+@sync.command()
+def migrate(
+    database: Database,
+    channel: OwnChannel,
+    mapping: MappingFile = None,
+    private_data_of: Annotated[
+        str | None,
+        typer.Option("--private-data-of", metavar="ID", help="Organisation whose private data the tables will hold."),
+    ] = None,
+) -> None:
+    """Make the tables of a channel, or bring them to this version: for their owner, where the engine may not."""
+    with _errors_reported(as_json=False):
+        member = private_data_of or recorded_member(database, channel)
+        tables = read_mapping_file(mapping) if mapping else None
+        with closing(open_store(database, channel, mapping=tables, private_member=member)) as sink:
+            count = len(sink.mapping.tables)
+        typer.echo(f"channel {channel}: the tables are those of this version, {count} of them mapped")
+        if sink.database.schema is not None:
+            typer.echo("who may read and write them: kvr sync roles")
+
+
+@sync.command()
+def roles(  # noqa: PLR0913, PLR0917  # one parameter per option
+    database: Database,
+    channel: OwnChannel,
+    writer: Annotated[str, typer.Option("--writer", metavar="ROLE", help="The engine: rows, no DDL.")] = "kvr_writer",
+    reader: Annotated[
+        str, typer.Option("--reader", metavar="ROLE", help="Mapped tables of public state.")
+    ] = "kvr_reader",
+    auditor: Annotated[
+        str, typer.Option("--auditor", metavar="ROLE", help="Everything public and the operation log; writes nothing.")
+    ] = "kvr_auditor",
+    private_reader: Annotated[
+        str, typer.Option("--private-reader", metavar="ROLE", help="Private values and their mapped tables.")
+    ] = "kvr_private_reader",
+    sql: Annotated[bool, typer.Option("--sql", help="Print the statements instead of running them.")] = False,
+    why: Why = None,
+    environment: Environment = "development",
+) -> None:
+    """Give roles of PostgreSQL their rights on a channel's tables, and take all others from them; for the owner."""
+    from kvr_sync.store.operation_log import asked_operation  # noqa: PLC0415  other commands do not wait for it
+    from kvr_sync.store.roles import RoleNames, grant_rights  # noqa: PLC0415
+
+    with _errors_reported(as_json=False):
+        names = RoleNames(writer, reader, auditor, private_reader)
+        is_production = environment == "production"
+        operation = None if sql else asked_operation("roles", why, is_production=is_production, detail=names._asdict())
+        statements = grant_rights(database, channel, names, operation)
+        if sql:
+            typer.echo("BEGIN;\n" + "".join(f"{statement};\n" for statement in statements) + "COMMIT;")
+        else:
+            typer.echo(f"channel {channel}: rights given to {', '.join(names)}")
+
+
+@audit.command()
+def operations(database: Database, channel: Channel = None, as_json: Json = False) -> None:
+    """Tell what operators did to the tables, newest first: who, when, why, and the checkpoint before and after."""
+    from kvr_sync.store.operation_log import read_operations  # noqa: PLC0415  other commands do not wait for it
+
+    with _errors_reported(as_json=as_json), open_tables(database, channel) as synced:
+        entries = read_operations(synced.connection, synced.tables)
+        if as_json:
+            facts = [entry._asdict() | {"logged_at": entry.logged_at.isoformat()} for entry in entries]
+            typer.echo(json.dumps(facts, ensure_ascii=False))
+            return
+        for entry in entries:
+            why = entry.reason or "no reason given"
+            typer.echo(f"{entry.logged_at:%Y-%m-%d %H:%M:%S}Z {entry.operation} by {entry.operator}: {why}")
+            typer.echo(f"  checkpoint before: {_block(entry.before_block)}, after: {_block(entry.after_block)}")
+
+
+def _block(number: int | None) -> str:
+    return "none" if number is None else f"block {number}"
 
 
 @audit.command()

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import psycopg
-from sqlalchemy import Connection, Engine, NullPool, column, create_engine, inspect, select, table
+from sqlalchemy import Connection, Engine, NullPool, column, create_engine, inspect, select, table, text
 from sqlalchemy.engine import URL
 
 from kvr_sync.errors import ConfigurationError, SinkUnavailableError
@@ -137,7 +137,7 @@ def _find_channel(connection: Connection, place: str, wanted: str | None) -> tup
         schemas = [schema_name(wanted)] if wanted is not None else list(inspector.get_schema_names())
     found = {}
     for schema in schemas:
-        if inspector.has_table(_MARK, schema=schema):
+        if inspector.has_table(_MARK, schema=schema) and _may_read(connection, schema):
             channel = connection.scalar(select(ledger_tables(schema).checkpoint.c.channel))
             if channel is not None:
                 found[str(channel)] = schema
@@ -151,6 +151,16 @@ def _find_channel(connection: Connection, place: str, wanted: str | None) -> tup
         message = f"{place} holds several channels, choose one with --channel: {', '.join(sorted(found))}"
         raise ConfigurationError(message)
     return next(iter(found.items()))
+
+
+def _may_read(connection: Connection, schema: str | None) -> bool:
+    """Tell whether these tables are open to who is connected: others' channels are none of theirs."""
+    if schema is None:
+        return True
+    rights = "SELECT has_schema_privilege(:schema, 'USAGE') AND has_table_privilege(:name, 'SELECT')"
+    preparer = connection.dialect.identifier_preparer
+    name = f"{preparer.quote_schema(schema)}.{_MARK}"
+    return bool(connection.scalar(text(rights), {"schema": schema, "name": name}))
 
 
 def status_facts(synced: SyncedTables) -> dict[str, Any]:
