@@ -513,6 +513,28 @@ def roles(  # noqa: PLR0913, PLR0917  # one parameter per option
             typer.echo(f"channel {channel}: rights given to {', '.join(names)}")
 
 
+@sync.command()
+def doctor(
+    database: Database, channel: Channel = None, environment: Environment = "development", as_json: Json = False
+) -> None:
+    """Look whether the database is as the engine needs it and the tables hold together; say what to do.
+
+    Nothing is written. Exit status 1 where something fails.
+    """
+    from kvr_sync.doctor import examine  # noqa: PLC0415  other commands do not wait for it
+
+    findings = []
+    for finding in examine(database, channel, is_production=environment == "production"):
+        findings.append(finding)
+        if not as_json:
+            advice = f"; {finding.advice}" if finding.advice else ""
+            typer.echo(f"{finding.verdict:<4} {finding.check}: {finding.text}{advice}")
+    if as_json:
+        typer.echo(json.dumps([finding._asdict() for finding in findings]))
+    if any(finding.verdict == "fail" for finding in findings):
+        raise typer.Exit(1)
+
+
 @audit.command()
 def operations(database: Database, channel: Channel = None, as_json: Json = False) -> None:
     """Tell what operators did to the tables, newest first: who, when, why, and the checkpoint before and after."""

@@ -58,13 +58,27 @@ def open_tables(url: str, channel: str | None = None) -> Iterator[SyncedTables]:
     Raises ConfigurationError: an unusable URL, no tables there, or several channels to choose from;
     SinkUnavailableError: no server or no file.
     """
+    with open_place(url) as place:
+        name, schema = _find_channel(place.connection, place.name, channel)
+        yield SyncedTables(place.name, name, ledger_tables(schema), place.connection)
+
+
+class Place(NamedTuple):
+    """A database that is open for reading; `name` is its URL without password."""
+
+    name: str
+    connection: Connection
+
+
+@contextmanager
+def open_place(url: str) -> Iterator[Place]:
+    """Open a database for reading, whatever is in it. Raises as `open_tables` does, but for the tables."""
     parsed = _parse(url)
-    place = shown_url(parsed)
-    engine = _engine(parsed, place)
+    name = shown_url(parsed)
+    engine = _engine(parsed, name)
     try:
-        with driver_errors(place), engine.connect() as connection:
-            name, schema = _find_channel(connection, place, channel)
-            yield SyncedTables(place, name, ledger_tables(schema), connection)
+        with driver_errors(name), engine.connect() as connection:
+            yield Place(name, connection)
     finally:
         engine.dispose()
 

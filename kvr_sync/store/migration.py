@@ -22,7 +22,7 @@ def upgrade(connection: Connection, schema: str | None, *, place: str, create: b
     config = Config(attributes={"connection": connection, "schema": schema})
     config.set_main_option("script_location", _SCRIPTS)
     scripts = ScriptDirectory.from_config(config)
-    newest = scripts.get_current_head()
+    newest = newest_revision()
     revision = stored_revision(connection, schema)
     if revision == newest:
         return
@@ -66,6 +66,13 @@ def refuse_without_ddl(connection: Connection, schema: str | None, *, place: str
             f"{place}, schema {schema}: the tables have to be {what}, and this database user may not;"
             " their owner runs `kvr sync migrate`, and `kvr sync roles` after it"
         )
+
+
+def newest_revision() -> str | None:
+    """Give the revision of the tables that this version makes."""
+    config = Config()
+    config.set_main_option("script_location", _SCRIPTS)
+    return ScriptDirectory.from_config(config).get_current_head()
 
 
 def stored_revision(connection: Connection, schema: str | None) -> str | None:

@@ -51,7 +51,7 @@ def open_store(
         database.lock_for_migration(connection)
         upgrade(connection, database.schema, place=database.place, create=create)
         _refuse_drift(connection, database, tables, strangers=False)
-        applied = _check_position(connection, database, tables, channel)
+        applied = check_position(connection, database.place, tables, channel)
         _check_member(connection, database, tables, applied, private_member)
         in_force = recorded_mapping(connection, tables, database.place)
         stored = in_force is not NO_MAPPING
@@ -94,25 +94,26 @@ def _refuse_drift(connection: Connection, database: Database, tables: LedgerTabl
         raise SchemaDriftError(f"{where}: {difference}")
 
 
-def _check_position(connection: Connection, database: Database, tables: LedgerTables, channel: str) -> int | None:
-    """Give the number of the last block applied (None: none), after checking that checkpoint and rows agree on it."""
+def check_position(connection: Connection, place: str, tables: LedgerTables, channel: str) -> int | None:
+    """Give the number of the last block applied (None: none), after checking that checkpoint and rows agree on it.
+
+    Raises ConfigurationError for another channel's tables, CheckpointConflictError where the two disagree.
+    """
     checkpoint, block = tables.checkpoint, tables.block
     rows = connection.execute(select(checkpoint)).all()
     newest = connection.scalar(select(func.max(block.c.block_number)))
     strangers = sorted({row.channel for row in rows} - {channel})
     if strangers:
-        raise ConfigurationError(
-            f"{database.place} belongs to channel {strangers[0]}, not to {channel}; use another place"
-        )
+        raise ConfigurationError(f"{place} belongs to channel {strangers[0]}, not to {channel}; use another place")
     if not rows:
         if newest is not None:
-            raise CheckpointConflictError(f"{database.place}: there are rows up to block {newest} but no checkpoint")
+            raise CheckpointConflictError(f"{place}: there are rows up to block {newest} but no checkpoint")
         return None
     number = rows[0].block_number
     header_hash = connection.scalar(select(block.c.header_hash).where(block.c.block_number == number))
     if newest != number or header_hash is None or bytes(header_hash) != bytes(rows[0].header_hash):
         raise CheckpointConflictError(
-            f"{database.place}: the checkpoint is at block {number}, the newest row of ledger_block is {newest},"
+            f"{place}: the checkpoint is at block {number}, the newest row of ledger_block is {newest},"
             " and their hashes must agree: one of them was changed by hand"
         )
     return int(number)

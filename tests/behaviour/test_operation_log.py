@@ -53,9 +53,13 @@ def test_an_entry_says_who_why_what_and_between_which_checkpoints(sink: LedgerSi
 
 
 def test_a_deed_that_is_undone_leaves_no_entry(sink: LedgerSink) -> None:
-    with pytest.raises(BreakError), sink.database.engine.begin() as connection:
-        append_operation(connection, sink.tables, REWIND, None)
-        raise BreakError
+    def break_off() -> None:
+        with sink.database.engine.begin() as connection:
+            append_operation(connection, sink.tables, REWIND, None)
+            raise BreakError
+
+    with pytest.raises(BreakError):
+        break_off()
 
     with sink.database.engine.connect() as connection:
         assert read_operations(connection, sink.tables) == []
