@@ -1,4 +1,4 @@
-"""One run of the line from settings, and the schedule that repeats it.
+"""One run of the line from settings, and the follower that repeats it as blocks come.
 
 A run opens source and database afresh, so that a restarted server, a replaced file or a moved checkpoint is simply
 what the next run finds. Each run leaves a row in `sync_run`. Exclusion between processes is the
@@ -11,25 +11,21 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, closing, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
-from datetime import datetime
 from pathlib import Path
 from queue import Empty, SimpleQueue
-
-from apscheduler.schedulers.background import BackgroundScheduler
-from apscheduler.triggers.interval import IntervalTrigger
 
 from kvr_sync.archive.archive_source import ArchiveSource
 from kvr_sync.archive.block_archive import BlockArchive
 from kvr_sync.archive.layout import channel_folder
 from kvr_sync.engine import Engine, Progress, RunLimits, RunSummary, channel_of, first_block
-from kvr_sync.errors import ConfigurationError, KvrSyncError, SourceError, SourceUnavailableError
+from kvr_sync.errors import ConfigurationError, KvrSyncError, SourceError
 from kvr_sync.heartbeat import heartbeat
 from kvr_sync.mapping.mapping_file import read_mapping_file
 from kvr_sync.observation import Observer
 from kvr_sync.source.block_file import open_block_file
 from kvr_sync.source.block_source import BlockSource
 from kvr_sync.source.peer_source import PeerSettings, PeerSource, open_peer_source
-from kvr_sync.store.ledger_sink import LedgerSink, utc_now
+from kvr_sync.store.ledger_sink import LedgerSink
 from kvr_sync.store.opening import open_store
 from kvr_sync.store.sink import RunOutcome, RunResult, Sink
 
@@ -202,84 +198,6 @@ def source_name(settings: SyncSettings) -> str:
     """Give what logs call the source: the path, or the channel."""
     source = settings.source
     return f"channel {source.channel}" if isinstance(source, PeerSettings) else str(source)
-
-
-class SyncService:
-    """Repeats `sync_once` on a schedule until it is stopped or a run ends in an error that no repetition mends."""
-
-    def __init__(
-        self, settings: SyncSettings, every_seconds: float, *, clock: Callable[[], datetime] = utc_now
-    ) -> None:
-        self._settings = settings
-        self._every_seconds = every_seconds
-        self._clock = clock
-        self._stopping = False
-        self._source: PeerSource | None = None
-        # Not an Event: its `set` takes a lock that `wait` holds for moments, and a signal handler that comes in such
-        # a moment would wait for ever for the very thread that it interrupted. The queue's `put` may interrupt `get`.
-        self._woken: SimpleQueue[None] = SimpleQueue()
-        self._fatal: KvrSyncError | None = None
-
-    def stop(self) -> None:
-        """End the service at the next block boundary; may be called from a signal handler."""
-        self._stopping = True
-        if self._source is not None:
-            self._source.stop()
-        self._woken.put(None)
-
-    def serve(self) -> None:
-        """Run now and then every interval, never twice at once; missed runs are made up by one.
-
-        Raises the error that ended the service; returns when it was stopped.
-        """
-        scheduler = BackgroundScheduler(daemon=True)
-        scheduler.add_job(
-            self._run,
-            IntervalTrigger(seconds=self._every_seconds),
-            coalesce=True,
-            max_instances=1,
-            misfire_grace_time=None,
-            next_run_time=self._clock(),
-        )
-        scheduler.start()
-        logger.info(
-            "service_started", extra={"source": source_name(self._settings), "every_seconds": self._every_seconds}
-        )
-        self._woken.get()
-        scheduler.shutdown(wait=True)
-        logger.info("service_stopped")
-        if self._fatal is not None:
-            raise self._fatal
-
-    def _remember(self, source: PeerSource) -> None:
-        self._source = source
-        if self._stopping:
-            source.stop()
-
-    def _run(self) -> None:
-        try:
-            summary = sync_once(self._settings, should_stop=lambda: self._stopping, on_source=self._remember)
-        except SourceUnavailableError as error:
-            logger.warning("source_unavailable", extra={"code": error.code, "reason": str(error)})
-        except KvrSyncError as error:
-            if error.retryable:
-                logger.warning("run_failed", extra={"code": error.code, "reason": str(error)})
-                return
-            logger.error("run_stopped", extra={"code": error.code, "reason": str(error)})  # noqa: TRY400 - our errors say all
-            self._fatal = error
-            self.stop()
-        else:
-            if summary.blocks:
-                logger.info(
-                    "run_done",
-                    extra={
-                        "channel": summary.channel,
-                        "block_number": summary.checkpoint.block_number,
-                        "blocks": summary.blocks,
-                        "transactions": summary.transactions,
-                        "quarantined": summary.quarantined,
-                    },
-                )
 
 
 TOLD_SECONDS = 10.0

@@ -30,7 +30,8 @@ from kvr_sync.engine import RunSummary
 from kvr_sync.errors import ConfigurationError, KvrSyncError
 from kvr_sync.inference.chain import infer_from_source, infer_from_tables
 from kvr_sync.inference.contract_metadata import infer_from_metadata
-from kvr_sync.jobs import SyncFollower, SyncService, SyncSettings, sync_once
+from kvr_sync.interval import seconds_of
+from kvr_sync.jobs import SyncFollower, SyncSettings, sync_once
 from kvr_sync.log_format import log_to_stderr
 from kvr_sync.mapping.limits import MAX_DOCUMENT_BYTES
 from kvr_sync.mapping.mapping_file import read_mapping_file
@@ -255,13 +256,25 @@ def follow(  # noqa: PLR0913, PLR0917  # one parameter per option
 
 @sync.command()
 def serve(  # noqa: PLR0913, PLR0917  # one parameter per option
-    database: Into,
     file: Annotated[
         Path | None, typer.Argument(metavar="[FILE]", help="Growing file of recorded blocks; or name peers by options.")
     ] = None,
+    settings: Annotated[
+        Path | None,
+        typer.Option("--settings", metavar="FILE", help="Settings in YAML, for several channels; instead of options."),
+    ] = None,
+    database: Annotated[
+        str | None,
+        typer.Option(
+            "--into",
+            "--database",
+            metavar="URL",
+            help="sqlite:///file.db or postgresql://user@host/name; or KVR_DATABASE, or KVR_DATABASE_FILE.",
+        ),
+    ] = None,
     every: Annotated[
-        str, typer.Option("--every", metavar="INTERVAL", help="Pause between runs: 500ms, 10s, 5m, 1h.")
-    ] = "10s",
+        str | None, typer.Option("--every", metavar="INTERVAL", help="Pause between runs: 500ms, 10s, 5m, 1h.")
+    ] = None,
     mapping: MappingFile = None,
     pin: Pin = None,
     archive: Archive = None,
@@ -273,25 +286,46 @@ def serve(  # noqa: PLR0913, PLR0917  # one parameter per option
     channel: Annotated[str | None, typer.Option("--channel", metavar="NAME", help="Channel to read.")] = None,
     peer: Peer = None,
     private_data: PrivateData = False,
+    metrics_port: Annotated[
+        int | None,
+        typer.Option("--metrics-port", metavar="N", help="Port for /metrics, /live and /ready; or KVR_METRICS_PORT."),
+    ] = None,
+    metrics_host: Annotated[str | None, typer.Option("--metrics-host", metavar="ADDRESS", help="Its address.")] = None,
+    ready_lag: Annotated[
+        str | None, typer.Option("--ready-lag", metavar="INTERVAL", help="Lag up to which /ready says yes.")
+    ] = None,
+    environment: Annotated[
+        str | None, typer.Option("--environment", metavar="NAME", help="production: nothing is left to a default.")
+    ] = None,
 ) -> None:
     """Keep the tables up with a growing file or with peers, on a schedule, until SIGTERM or Ctrl-C.
 
-    Logs are JSON lines on stderr.
+    Logs are JSON lines on stderr. A second signal ends the process at once.
     """
+    from kvr_sync.service_command import serve_channels  # noqa: PLC0415  short commands do not wait for it
+
     with _errors_reported(as_json=False):
-        source: Path | PeerSettings
-        if file is not None and (profile, msp_id, identity, channel, peer, private_data) == (None,) * 5 + (False,):
-            source = file
-        elif file is None and profile and msp_id and identity and channel:
-            source = PeerSettings(profile, msp_id, identity, channel, peer, private_data)
-        else:
-            message = "serve: either FILE, or all of --profile, --msp-id, --identity and --channel"
-            raise ConfigurationError(message)
-        settings = SyncSettings(source, database, mapping, _pin(pin), growing=file is not None, archive=archive)
-        service = SyncService(settings, _seconds(every, "--every"))
-        log_to_stderr()
-        _stop_on_signals(service.stop)
-        service.serve()
+        _pin(pin)
+        entry: dict[str, object] = {
+            "file": file,
+            "profile": profile,
+            "msp_id": msp_id,
+            "identity": identity,
+            "channel": channel,
+            "peer": peer,
+            "private_data": private_data or None,
+            "mapping": mapping,
+            "pin": pin,
+            "archive": archive,
+            "every": every,
+        }
+        if every is not None:
+            _seconds(every, "--every")
+        if ready_lag is not None:
+            _seconds(ready_lag, "--ready-lag")
+        metrics = {"port": metrics_port, "host": metrics_host, "ready_lag": ready_lag}
+        common = {"database": database, "environment": environment}
+        serve_channels(settings, entry, metrics, common, on_signals=_stop_on_signals)
 
 
 @sync.command()
@@ -663,12 +697,8 @@ def _stop_on_signals(stop: Callable[[], None]) -> None:
         signal.signal(number, handle)
 
 
-_UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
-
-
 def _seconds(text: str, option: str) -> float:
-    match = re.fullmatch(r"(\d{1,6})(ms|s|m|h)", text)
-    seconds = int(match[1]) * _UNITS[match[2]] if match else 0.0
+    seconds = seconds_of(text)
     if seconds <= 0:
         message = f"{option}: a number and a unit, such as 500ms, 10s, 5m or 1h"
         raise ConfigurationError(message)
