@@ -32,13 +32,14 @@ from kvr_sync.mapping.definition import Mapping as TableMapping
 from kvr_sync.mapping.map import map_block
 from kvr_sync.membership import Membership
 from kvr_sync.model import Checkpoint, ConfigFacts, DecodedBlock, PrivateChanges, RawBlock, ReplayedBlock, RowBatch
+from kvr_sync.observation import Observer
 from kvr_sync.preparation import PreparedRange, RangeContext, accept_range
 from kvr_sync.private_data import match_private_data
 from kvr_sync.replay_state import StateReplay, check_commit_hash
 from kvr_sync.source.block_source import BlockSource
 from kvr_sync.store.rows import Run
 from kvr_sync.store.sink import AnchorName, PrivateCounts, Sink
-from kvr_sync.verify import ChainVerifier, matches_pin
+from kvr_sync.verify import ChainVerifier, VerifiedBlock, matches_pin
 from kvr_sync.worker_pool import WorkerPool
 from network.protocol import errors as protocol_errors
 from network.protocol.block import header_hash
@@ -156,6 +157,7 @@ class Engine:
         private_member: str | None = None,
         archive: BlockArchive | None = None,
         limits: RunLimits = DEFAULT_LIMITS,
+        observer: Observer | None = None,
         clock: Callable[[], float] = time.monotonic,
         wall_clock: Callable[[], int] = time.time_ns,
         sleep: Callable[[float], None] = time.sleep,  # noqa: TID251 - the sleeper that is handed in by default
@@ -170,6 +172,7 @@ class Engine:
         self._private_member = private_member
         self._archive = archive
         self._limits = limits
+        self._observer = observer or Observer()
         self._clock = clock
         self._wall_clock = wall_clock
         self._sleep = sleep
@@ -188,6 +191,7 @@ class Engine:
         """
         started = self._clock()
         checkpoint = self._sink.checkpoint()
+        self._observer.run_began(checkpoint.block_number + 1 if checkpoint else 0)
         membership = Membership(self._private_member, self._sink.read_values) if self._private_member else None
         definitions = Definitions(self._sink.read_values)
         position = _Position(checkpoint, self._anchor(checkpoint), *self._begin(checkpoint), definitions, membership)
@@ -236,6 +240,7 @@ class Engine:
         pending: list[RowBatch] = []
         pending_raws: list[RawBlock] = []
         pending_bytes = pending_transactions = 0
+        timed = self._observer.timed
 
         def flush() -> None:
             nonlocal pending_bytes, pending_transactions
@@ -250,14 +255,16 @@ class Engine:
 
         try:
             for raw in raws:
-                block = _decode(raw)
-                verified = position.verifier.verify(block, raw.content)
-                replayed = check_commit_hash(position.replay.replay(extract_changes(verified)), block.commit_hash)
+                self._observer.tick()
+                block = timed("decode", _decode, raw)
+                verified = timed("verify", position.verifier.verify, block, raw.content)
+                replayed = timed("replay", _replay, position.replay, verified, block.commit_hash)
+                private = _private_changes(position.membership, replayed, raw)
                 # A definition rules the blocks above its own.
                 sequences = position.definitions.sequences(self._sequenced)
-                batch = map_block(
-                    replayed, self._mapping, _private_changes(position.membership, replayed, raw), sequences
-                )._replace(definitions=position.definitions.derive(replayed), first_seen=raw.first_seen)
+                batch = timed("map", map_block, replayed, self._mapping, private, sequences)._replace(
+                    definitions=position.definitions.derive(replayed), first_seen=raw.first_seen
+                )
                 pending.append(batch)
                 pending_raws.append(raw)
                 _count(position.totals, batch)
@@ -288,6 +295,7 @@ class Engine:
         ranges = _ranges(raws, self._limits)
         with WorkerPool(self._limits.workers, self._context(position.definitions)) as workers:
             for part, prepared in workers.prepare(ranges):
+                self._observer.tick()
                 applied = self._commit_range(position, part, prepared) if prepared else 0
                 if applied:
                     report()
@@ -318,6 +326,7 @@ class Engine:
         commit = functools.partial(self._sink.commit_run, expected, run, new, anchor=position.anchor)
         self._commit(expected, new, part[: len(rows)], commit)
         position.checkpoint = new
+        self._observer.committed(new.block_number, len(rows), prepared.quarantined)
         position.verifier = position.verifier.moved_to(new)
         position.replay = StateReplay(self._sink.read_values, new.commit_hash)
         totals = position.totals
@@ -325,7 +334,7 @@ class Engine:
         totals.transactions += sum(row.transaction_count for row in rows)
         for block in prepared.blocks:
             totals.codes.update(block.flags)
-        totals.quarantined += prepared.quarantined
+        totals.quarantined += sum(prepared.quarantined.values())
         totals.commit_hashes_verified += sum(row.commit_hash_verified for row in rows)
         return len(rows)
 
@@ -411,6 +420,8 @@ class Engine:
         commit = functools.partial(self._sink.commit, expected, batches, new, anchor=position.anchor)
         self._commit(expected, new, raws, commit)
         position.checkpoint = new
+        quarantined = Counter(entry.reason for batch in batches for entry in batch.quarantined)
+        self._observer.committed(new.block_number, len(batches), quarantined)
 
     def _commit(
         self, expected: Checkpoint | None, new: Checkpoint, raws: list[RawBlock], commit: Callable[[], None]
@@ -422,11 +433,12 @@ class Engine:
                 [ArchivedBlock(number, raw.content, raw.first_seen) for number, raw in enumerate(raws, first)]
             )
         try:
-            commit()
+            self._observer.timed("commit", commit)
         except errors.CommitOutcomeUnknownError:
+            self._observer.commit_unknown()
             logger.warning("commit_outcome_unknown", extra={"channel": self._channel, "block_number": new.block_number})
             if not self._settle(expected, new):
-                commit()
+                self._observer.timed("commit", commit)
         logger.debug("blocks_committed", extra={"channel": self._channel, "block_number": new.block_number})
 
     def _settle(self, expected: Checkpoint | None, new: Checkpoint) -> bool:
@@ -439,6 +451,10 @@ class Engine:
                     raise
                 self._sleep(SETTLE_PAUSE_SECONDS)
         raise AssertionError  # pragma: no cover - the loop above ends by return or raise
+
+
+def _replay(replay: StateReplay, verified: VerifiedBlock, recorded: bytes | None) -> ReplayedBlock:
+    return check_commit_hash(replay.replay(extract_changes(verified)), recorded)
 
 
 def _private_changes(membership: Membership | None, replayed: ReplayedBlock, raw: RawBlock) -> PrivateChanges | None:

@@ -1,4 +1,4 @@
-"""One run of the line from settings, and the schedule that repeats it.
+"""One run of the line from settings, and the follower that repeats it as blocks come.
 
 A run opens source and database afresh, so that a restarted server, a replaced file or a moved checkpoint is simply
 what the next run finds. Each run leaves a row in `sync_run`. Exclusion between processes is the
@@ -9,25 +9,23 @@ import logging
 import os
 import time
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager, suppress
+from contextlib import AbstractContextManager, closing, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
-from datetime import datetime
 from pathlib import Path
 from queue import Empty, SimpleQueue
-
-from apscheduler.schedulers.background import BackgroundScheduler
-from apscheduler.triggers.interval import IntervalTrigger
 
 from kvr_sync.archive.archive_source import ArchiveSource
 from kvr_sync.archive.block_archive import BlockArchive
 from kvr_sync.archive.layout import channel_folder
 from kvr_sync.engine import Engine, Progress, RunLimits, RunSummary, channel_of, first_block
-from kvr_sync.errors import ConfigurationError, KvrSyncError, SourceError, SourceUnavailableError
+from kvr_sync.errors import ConfigurationError, KvrSyncError, SourceError
+from kvr_sync.heartbeat import heartbeat
 from kvr_sync.mapping.mapping_file import read_mapping_file
+from kvr_sync.observation import Observer
 from kvr_sync.source.block_file import open_block_file
 from kvr_sync.source.block_source import BlockSource
 from kvr_sync.source.peer_source import PeerSettings, PeerSource, open_peer_source
-from kvr_sync.store.ledger_sink import utc_now
+from kvr_sync.store.ledger_sink import LedgerSink
 from kvr_sync.store.opening import open_store
 from kvr_sync.store.sink import RunOutcome, RunResult, Sink
 
@@ -61,16 +59,36 @@ def sync_once(
     on_progress: Callable[[Progress], None] = lambda _: None,
     should_stop: Callable[[], bool] = lambda: False,
     on_source: Callable[[PeerSource], None] = lambda _: None,
+    observer: Observer | None = None,
 ) -> RunSummary:
     """Apply everything the source holds now, and leave a row in `sync_run` about it.
 
-    `on_source` gets a source that waits, to stop it by. Raises the errors of `kvr_sync.errors`.
+    `on_source` gets a source that waits, to stop it by; `observer` is told what happens. Raises the errors of
+    `kvr_sync.errors`.
     """
+    observer = observer or Observer()
+    try:
+        summary = _sync(settings, observer, on_progress, should_stop, on_source)
+    except KvrSyncError as error:
+        observer.run_failed(error)
+        raise
+    observer.run_done()
+    return summary
+
+
+def _sync(
+    settings: SyncSettings,
+    observer: Observer,
+    on_progress: Callable[[Progress], None],
+    should_stop: Callable[[], bool],
+    on_source: Callable[[PeerSource], None],
+) -> RunSummary:
     mapping = read_mapping_file(settings.mapping) if settings.mapping else None
     with (
-        _opened(settings, on_source) as (source, channel, is_waiting),
+        _opened(settings, observer, on_source) as (source, channel, is_waiting),
         _opened_archive(settings, source, channel) as archive,
         closing(open_store(settings.database, channel, mapping=mapping, private_member=_member(settings))) as sink,
+        _heights_recorded(settings, source, sink, observer),
     ):
         engine = Engine(
             source,
@@ -81,6 +99,7 @@ def sync_once(
             private_member=_member(settings),
             archive=archive,
             limits=RunLimits(workers=_workers(settings)),
+            observer=observer,
         )
         run_id = sink.begin_run()
         applied = Progress(0, 0, None)
@@ -96,7 +115,17 @@ def sync_once(
             _record_failure(sink, run_id, applied, error)
             raise
         sink.end_run(run_id, _result(summary, stopped=should_stop()))
+        if summary.private is not None:
+            observer.private_counted(summary.private.missing)
         return summary
+
+
+def _heights_recorded(
+    settings: SyncSettings, source: BlockSource, sink: LedgerSink, observer: Observer
+) -> AbstractContextManager[None]:
+    if not isinstance(source, PeerSource):
+        return nullcontext()
+    return heartbeat(sink, observer, source.peers, counts_private=_member(settings) is not None)
 
 
 def _member(settings: SyncSettings) -> str | None:
@@ -113,11 +142,11 @@ def _workers(settings: SyncSettings) -> int:
 
 @contextmanager
 def _opened(
-    settings: SyncSettings, on_source: Callable[[PeerSource], None]
+    settings: SyncSettings, observer: Observer, on_source: Callable[[PeerSource], None]
 ) -> Iterator[tuple[BlockSource, str, Callable[[], bool]]]:
     """Give the source, its channel, and whether it would have to wait for its next block."""
     if isinstance(settings.source, PeerSettings):
-        with open_peer_source(settings.source, follow=settings.growing) as peers:
+        with open_peer_source(settings.source, follow=settings.growing, observer=observer) as peers:
             on_source(peers)
             yield peers, peers.channel, peers.is_waiting
         return
@@ -171,84 +200,6 @@ def source_name(settings: SyncSettings) -> str:
     return f"channel {source.channel}" if isinstance(source, PeerSettings) else str(source)
 
 
-class SyncService:
-    """Repeats `sync_once` on a schedule until it is stopped or a run ends in an error that no repetition mends."""
-
-    def __init__(
-        self, settings: SyncSettings, every_seconds: float, *, clock: Callable[[], datetime] = utc_now
-    ) -> None:
-        self._settings = settings
-        self._every_seconds = every_seconds
-        self._clock = clock
-        self._stopping = False
-        self._source: PeerSource | None = None
-        # Not an Event: its `set` takes a lock that `wait` holds for moments, and a signal handler that comes in such
-        # a moment would wait for ever for the very thread that it interrupted. The queue's `put` may interrupt `get`.
-        self._woken: SimpleQueue[None] = SimpleQueue()
-        self._fatal: KvrSyncError | None = None
-
-    def stop(self) -> None:
-        """End the service at the next block boundary; may be called from a signal handler."""
-        self._stopping = True
-        if self._source is not None:
-            self._source.stop()
-        self._woken.put(None)
-
-    def serve(self) -> None:
-        """Run now and then every interval, never twice at once; missed runs are made up by one.
-
-        Raises the error that ended the service; returns when it was stopped.
-        """
-        scheduler = BackgroundScheduler(daemon=True)
-        scheduler.add_job(
-            self._run,
-            IntervalTrigger(seconds=self._every_seconds),
-            coalesce=True,
-            max_instances=1,
-            misfire_grace_time=None,
-            next_run_time=self._clock(),
-        )
-        scheduler.start()
-        logger.info(
-            "service_started", extra={"source": source_name(self._settings), "every_seconds": self._every_seconds}
-        )
-        self._woken.get()
-        scheduler.shutdown(wait=True)
-        logger.info("service_stopped")
-        if self._fatal is not None:
-            raise self._fatal
-
-    def _remember(self, source: PeerSource) -> None:
-        self._source = source
-        if self._stopping:
-            source.stop()
-
-    def _run(self) -> None:
-        try:
-            summary = sync_once(self._settings, should_stop=lambda: self._stopping, on_source=self._remember)
-        except SourceUnavailableError as error:
-            logger.warning("source_unavailable", extra={"code": error.code, "reason": str(error)})
-        except KvrSyncError as error:
-            if error.retryable:
-                logger.warning("run_failed", extra={"code": error.code, "reason": str(error)})
-                return
-            logger.error("run_stopped", extra={"code": error.code, "reason": str(error)})  # noqa: TRY400 - our errors say all
-            self._fatal = error
-            self.stop()
-        else:
-            if summary.blocks:
-                logger.info(
-                    "run_done",
-                    extra={
-                        "channel": summary.channel,
-                        "block_number": summary.checkpoint.block_number,
-                        "blocks": summary.blocks,
-                        "transactions": summary.transactions,
-                        "quarantined": summary.quarantined,
-                    },
-                )
-
-
 TOLD_SECONDS = 10.0
 """Pause between two lines of a follower's log about its progress."""
 
@@ -260,8 +211,15 @@ LONGEST_PAUSE_SECONDS = 30.0
 class SyncFollower:
     """Applies the blocks of peers as they come, until it is stopped or an error comes that no repetition mends."""
 
-    def __init__(self, settings: SyncSettings, *, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        settings: SyncSettings,
+        *,
+        observer: Observer | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._settings = settings
+        self._observer = observer or Observer()
         self._clock = clock
         self._stopping = False
         self._source: PeerSource | None = None
@@ -284,12 +242,14 @@ class SyncFollower:
         logger.info("follower_started", extra={"source": source_name(self._settings)})
         while not self._stopping:
             self._applied = 0
+            self._observer.tick()
             try:
                 sync_once(
                     self._settings,
                     on_progress=self._count,
                     should_stop=lambda: self._stopping,
                     on_source=self._remember,
+                    observer=self._observer,
                 )
             except KvrSyncError as error:
                 if self._stopping and isinstance(error, SourceError):

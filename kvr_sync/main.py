@@ -4,12 +4,14 @@ Exit status: 0 done, 1 an error of ours (printed as `error[code]: what and where
 """
 
 import json
+import os
 import re
 import signal
 from base64 import b64encode
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
 from pathlib import Path
+from types import FrameType
 from typing import Annotated, Any
 
 import typer
@@ -28,9 +30,11 @@ from kvr_sync.engine import RunSummary
 from kvr_sync.errors import ConfigurationError, KvrSyncError
 from kvr_sync.inference.chain import infer_from_source, infer_from_tables
 from kvr_sync.inference.contract_metadata import infer_from_metadata
-from kvr_sync.jobs import SyncFollower, SyncService, SyncSettings, sync_once
+from kvr_sync.interval import seconds_of
+from kvr_sync.jobs import SyncFollower, SyncSettings, sync_once
 from kvr_sync.log_format import log_to_stderr
 from kvr_sync.mapping.limits import MAX_DOCUMENT_BYTES
+from kvr_sync.mapping.mapping_file import read_mapping_file
 from kvr_sync.mapping.quarantine import REASONS
 from kvr_sync.progress import ProgressDisplay
 from kvr_sync.quarantine_report import count_quarantine, describe_entry, explain_quarantine, read_quarantine
@@ -38,6 +42,7 @@ from kvr_sync.read import TableQuery, describe_status, open_tables, read_table, 
 from kvr_sync.reference_check import check_references
 from kvr_sync.source.block_file import open_block_file
 from kvr_sync.source.peer_source import PeerSettings
+from kvr_sync.store.opening import open_store, recorded_member
 from kvr_sync.table_query import MAX_PAGE_SIZE
 from network.protocol.validation_code import reason
 
@@ -131,6 +136,30 @@ Archives = Annotated[
     Path, typer.Argument(metavar="DIR", help="An archive of blocks, or the folder of a channel in it.")
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of text.")]
+MetricsPort = Annotated[
+    int | None,
+    typer.Option(
+        "--metrics-port",
+        envvar="KVR_METRICS_PORT",
+        min=0,
+        max=65535,
+        metavar="N",
+        help="Port for /metrics (Prometheus), /live and /ready; without it none is opened. 0: a free one.",
+    ),
+]
+MetricsHost = Annotated[
+    str,
+    typer.Option(
+        "--metrics-host",
+        envvar="KVR_METRICS_HOST",
+        metavar="ADDRESS",
+        help="Address for that port; other machines reach it only if this says so.",
+    ),
+]
+ReadyLag = Annotated[
+    str,
+    typer.Option("--ready-lag", metavar="INTERVAL", help="Lag behind the peers up to which /ready says yes: 30s, 5m."),
+]
 Channel = Annotated[str | None, typer.Option("--channel", help="Channel, where a database holds more than one.")]
 
 
@@ -204,27 +233,51 @@ def follow(  # noqa: PLR0913, PLR0917  # one parameter per option
     mapping: MappingFile = None,
     pin: Pin = None,
     archive: Archive = None,
+    metrics_port: MetricsPort = None,
+    metrics_host: MetricsHost = "127.0.0.1",
+    ready_lag: ReadyLag = "60s",
 ) -> None:
-    """Apply the blocks of a peer as they come, until SIGTERM or Ctrl-C; logs are JSON lines on stderr."""
+    """Apply the blocks of a peer as they come, until SIGTERM or Ctrl-C; logs are JSON lines on stderr.
+
+    A second signal ends the process at once.
+    """
+    from kvr_sync.metrics import ChannelWatch, Metrics  # noqa: PLC0415  short commands do not wait for it
+    from kvr_sync.probe import probes  # noqa: PLC0415
+
     with _errors_reported(as_json=False):
         source = PeerSettings(profile, msp_id, identity, channel, peer, private_data)
+        metrics = Metrics()
+        watch = ChannelWatch(channel, metrics)
         settings = SyncSettings(source, database, mapping, _pin(pin), growing=True, workers=0, archive=archive)
-        follower = SyncFollower(settings)
+        follower = SyncFollower(settings, observer=watch)
         log_to_stderr()
-        for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, lambda *_: follower.stop())
-        follower.follow()
+        _stop_on_signals(follower.stop)
+        seconds = _seconds(ready_lag, "--ready-lag")
+        with probes(metrics, [watch], host=metrics_host, port=metrics_port, ready_lag_seconds=seconds):
+            follower.follow()
 
 
 @sync.command()
 def serve(  # noqa: PLR0913, PLR0917  # one parameter per option
-    database: Into,
     file: Annotated[
         Path | None, typer.Argument(metavar="[FILE]", help="Growing file of recorded blocks; or name peers by options.")
     ] = None,
+    settings: Annotated[
+        Path | None,
+        typer.Option("--settings", metavar="FILE", help="Settings in YAML, for several channels; instead of options."),
+    ] = None,
+    database: Annotated[
+        str | None,
+        typer.Option(
+            "--into",
+            "--database",
+            metavar="URL",
+            help="sqlite:///file.db or postgresql://user@host/name; or KVR_DATABASE, or KVR_DATABASE_FILE.",
+        ),
+    ] = None,
     every: Annotated[
-        str, typer.Option("--every", metavar="INTERVAL", help="Pause between runs: 500ms, 10s, 5m, 1h.")
-    ] = "10s",
+        str | None, typer.Option("--every", metavar="INTERVAL", help="Pause between runs: 500ms, 10s, 5m, 1h.")
+    ] = None,
     mapping: MappingFile = None,
     pin: Pin = None,
     archive: Archive = None,
@@ -236,26 +289,46 @@ def serve(  # noqa: PLR0913, PLR0917  # one parameter per option
     channel: Annotated[str | None, typer.Option("--channel", metavar="NAME", help="Channel to read.")] = None,
     peer: Peer = None,
     private_data: PrivateData = False,
+    metrics_port: Annotated[
+        int | None,
+        typer.Option("--metrics-port", metavar="N", help="Port for /metrics, /live and /ready; or KVR_METRICS_PORT."),
+    ] = None,
+    metrics_host: Annotated[str | None, typer.Option("--metrics-host", metavar="ADDRESS", help="Its address.")] = None,
+    ready_lag: Annotated[
+        str | None, typer.Option("--ready-lag", metavar="INTERVAL", help="Lag up to which /ready says yes.")
+    ] = None,
+    environment: Annotated[
+        str | None, typer.Option("--environment", metavar="NAME", help="production: nothing is left to a default.")
+    ] = None,
 ) -> None:
     """Keep the tables up with a growing file or with peers, on a schedule, until SIGTERM or Ctrl-C.
 
-    Logs are JSON lines on stderr.
+    Logs are JSON lines on stderr. A second signal ends the process at once.
     """
+    from kvr_sync.service_command import serve_channels  # noqa: PLC0415  short commands do not wait for it
+
     with _errors_reported(as_json=False):
-        source: Path | PeerSettings
-        if file is not None and (profile, msp_id, identity, channel, peer, private_data) == (None,) * 5 + (False,):
-            source = file
-        elif file is None and profile and msp_id and identity and channel:
-            source = PeerSettings(profile, msp_id, identity, channel, peer, private_data)
-        else:
-            message = "serve: either FILE, or all of --profile, --msp-id, --identity and --channel"
-            raise ConfigurationError(message)
-        settings = SyncSettings(source, database, mapping, _pin(pin), growing=file is not None, archive=archive)
-        service = SyncService(settings, _seconds(every))
-        log_to_stderr()
-        for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, lambda *_: service.stop())
-        service.serve()
+        _pin(pin)
+        entry: dict[str, object] = {
+            "file": file,
+            "profile": profile,
+            "msp_id": msp_id,
+            "identity": identity,
+            "channel": channel,
+            "peer": peer,
+            "private_data": private_data or None,
+            "mapping": mapping,
+            "pin": pin,
+            "archive": archive,
+            "every": every,
+        }
+        if every is not None:
+            _seconds(every, "--every")
+        if ready_lag is not None:
+            _seconds(ready_lag, "--ready-lag")
+        metrics = {"port": metrics_port, "host": metrics_host, "ready_lag": ready_lag}
+        common = {"database": database, "environment": environment}
+        serve_channels(settings, entry, metrics, common, on_signals=_stop_on_signals)
 
 
 @sync.command()
@@ -477,6 +550,116 @@ def archive_status(directory: Archives, as_json: Json = False) -> None:
             typer.echo(describe_archive(status))
 
 
+Environment = Annotated[
+    str,
+    typer.Option(
+        "--environment",
+        envvar="KVR_ENVIRONMENT",
+        metavar="NAME",
+        help="production: commands that change what operators rely on ask for --why.",
+    ),
+]
+Why = Annotated[str | None, typer.Option("--why", metavar="TEXT", help="Why, kept in operation_log.")]
+OwnChannel = Annotated[str, typer.Option("--channel", metavar="NAME", help="Channel whose tables are meant.")]
+
+
+@sync.command()
+def migrate(
+    database: Database,
+    channel: OwnChannel,
+    mapping: MappingFile = None,
+    private_data_of: Annotated[
+        str | None,
+        typer.Option("--private-data-of", metavar="ID", help="Organisation whose private data the tables will hold."),
+    ] = None,
+) -> None:
+    """Make the tables of a channel, or bring them to this version: for their owner, where the engine may not."""
+    with _errors_reported(as_json=False):
+        member = private_data_of or recorded_member(database, channel)
+        tables = read_mapping_file(mapping) if mapping else None
+        with closing(open_store(database, channel, mapping=tables, private_member=member)) as sink:
+            count = len(sink.mapping.tables)
+        typer.echo(f"channel {channel}: the tables are those of this version, {count} of them mapped")
+        if sink.database.schema is not None:
+            typer.echo("who may read and write them: kvr sync roles")
+
+
+@sync.command()
+def roles(  # noqa: PLR0913, PLR0917  # one parameter per option
+    database: Database,
+    channel: OwnChannel,
+    writer: Annotated[str, typer.Option("--writer", metavar="ROLE", help="The engine: rows, no DDL.")] = "kvr_writer",
+    reader: Annotated[
+        str, typer.Option("--reader", metavar="ROLE", help="Mapped tables of public state.")
+    ] = "kvr_reader",
+    auditor: Annotated[
+        str, typer.Option("--auditor", metavar="ROLE", help="Everything public and the operation log; writes nothing.")
+    ] = "kvr_auditor",
+    private_reader: Annotated[
+        str, typer.Option("--private-reader", metavar="ROLE", help="Private values and their mapped tables.")
+    ] = "kvr_private_reader",
+    sql: Annotated[bool, typer.Option("--sql", help="Print the statements instead of running them.")] = False,
+    why: Why = None,
+    environment: Environment = "development",
+) -> None:
+    """Give roles of PostgreSQL their rights on a channel's tables, and take all others from them; for the owner."""
+    from kvr_sync.store.operation_log import asked_operation  # noqa: PLC0415  other commands do not wait for it
+    from kvr_sync.store.roles import RoleNames, grant_rights  # noqa: PLC0415
+
+    with _errors_reported(as_json=False):
+        names = RoleNames(writer, reader, auditor, private_reader)
+        is_production = environment == "production"
+        operation = None if sql else asked_operation("roles", why, is_production=is_production, detail=names._asdict())
+        statements = grant_rights(database, channel, names, operation)
+        if sql:
+            typer.echo("BEGIN;\n" + "".join(f"{statement};\n" for statement in statements) + "COMMIT;")
+        else:
+            typer.echo(f"channel {channel}: rights given to {', '.join(names)}")
+
+
+@sync.command()
+def doctor(
+    database: Database, channel: Channel = None, environment: Environment = "development", as_json: Json = False
+) -> None:
+    """Look whether the database is as the engine needs it and the tables hold together; say what to do.
+
+    Nothing is written. Exit status 1 where something fails.
+    """
+    from kvr_sync.doctor import examine  # noqa: PLC0415  other commands do not wait for it
+
+    findings = []
+    for finding in examine(database, channel, is_production=environment == "production"):
+        findings.append(finding)
+        if not as_json:
+            advice = f"; {finding.advice}" if finding.advice else ""
+            typer.echo(f"{finding.verdict:<4} {finding.check}: {finding.text}{advice}")
+    if as_json:
+        typer.echo(json.dumps([finding._asdict() for finding in findings]))
+    if any(finding.verdict == "fail" for finding in findings):
+        raise typer.Exit(1)
+
+
+@audit.command()
+def operations(database: Database, channel: Channel = None, as_json: Json = False) -> None:
+    """Tell what operators did to the tables, newest first: who, when, why, and the checkpoint before and after."""
+    from kvr_sync.store.operation_log import read_operations  # noqa: PLC0415  other commands do not wait for it
+
+    with _errors_reported(as_json=as_json), open_tables(database, channel) as synced:
+        entries = read_operations(synced.connection, synced.tables)
+        if as_json:
+            facts = [entry._asdict() | {"logged_at": entry.logged_at.isoformat()} for entry in entries]
+            typer.echo(json.dumps(facts, ensure_ascii=False))
+            return
+        for entry in entries:
+            why = entry.reason or "no reason given"
+            typer.echo(f"{entry.logged_at:%Y-%m-%d %H:%M:%S}Z {entry.operation} by {entry.operator}: {why}")
+            typer.echo(f"  checkpoint before: {_block(entry.before_block)}, after: {_block(entry.after_block)}")
+
+
+def _block(number: int | None) -> str:
+    return "none" if number is None else f"block {number}"
+
+
 @audit.command()
 def history(
     key: Annotated[
@@ -566,14 +749,28 @@ def _pin(text: str | None) -> bytes | None:
     return bytes.fromhex(text)
 
 
-_UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
+def _stop_on_signals(stop: Callable[[], None]) -> None:
+    """Let the first SIGTERM or Ctrl-C stop in good order, and a second one end the process where it stands.
+
+    What is not committed then is not applied: the database ends the transaction with the session.
+    """
+    asked = False
+
+    def handle(number: int, _frame: FrameType | None) -> None:
+        nonlocal asked
+        if asked:
+            os._exit(128 + number)
+        asked = True
+        stop()
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, handle)
 
 
-def _seconds(text: str) -> float:
-    match = re.fullmatch(r"(\d{1,6})(ms|s|m|h)", text)
-    seconds = int(match[1]) * _UNITS[match[2]] if match else 0.0
+def _seconds(text: str, option: str) -> float:
+    seconds = seconds_of(text)
     if seconds <= 0:
-        message = "--every: a number and a unit, such as 500ms, 10s, 5m or 1h"
+        message = f"{option}: a number and a unit, such as 500ms, 10s, 5m or 1h"
         raise ConfigurationError(message)
     return seconds
 

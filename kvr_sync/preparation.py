@@ -9,6 +9,7 @@ the checkpoint, under the configuration and the definitions in force there, and 
 recorded.
 """
 
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, NamedTuple, NoReturn
 
@@ -66,7 +67,8 @@ class PreparedRange(NamedTuple):
     definitions: int
     blocks: tuple[PreparedBlock, ...]
     rows: RunRows[Rows]
-    quarantined: int
+    quarantined: dict[str, int]
+    """Values that go there, by reason."""
 
 
 class RangePreparation:
@@ -82,7 +84,7 @@ class RangePreparation:
     def prepare(self, contents: Sequence[bytes]) -> PreparedRange:
         """Prepare serialised blocks as far as they are plain; total."""
         rows = _builder(self._encoding, self._context.copy_types)
-        quarantined = 0
+        quarantined: Counter[str] = Counter()
         blocks: list[PreparedBlock] = []
         replay = StateReplay(_need_state, None)
         for block, changes in self._plain_blocks(contents):
@@ -95,7 +97,7 @@ class RangePreparation:
             replayed = ReplayedBlock(changes, writes, None, commit_hash_verified=False)
             batch = map_block(replayed, self._context.mapping, sequences=self._context.sequences)
             rows.add(batch)
-            quarantined += len(batch.quarantined)
+            quarantined.update(entry.reason for entry in batch.quarantined)
             header = block.header
             blocks.append(
                 PreparedBlock(
@@ -113,7 +115,7 @@ class RangePreparation:
             self._context.definitions,
             tuple(blocks),
             rows.run(),
-            quarantined,
+            dict(quarantined),
         )
 
     def _plain_blocks(self, contents: Sequence[bytes]) -> Iterator[tuple[DecodedBlock, BlockChanges]]:

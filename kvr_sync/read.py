@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import psycopg
-from sqlalchemy import Connection, Engine, NullPool, create_engine, inspect, select
+from sqlalchemy import Connection, Engine, NullPool, column, create_engine, inspect, select, table, text
 from sqlalchemy.engine import URL
 
 from kvr_sync.errors import ConfigurationError, SinkUnavailableError
@@ -26,7 +26,7 @@ from kvr_sync.store.database import CONNECT_SECONDS, parse_url, shown_url
 from kvr_sync.store.database_error import driver_errors
 from kvr_sync.store.schema import LedgerTables, ledger_tables
 from kvr_sync.store.sink import RunRecord
-from kvr_sync.store.status import read_status
+from kvr_sync.store.status import read_status, read_time
 from kvr_sync.table_query import TablePage as TablePage  # noqa: PLC0414
 from kvr_sync.table_query import TableQuery as TableQuery  # noqa: PLC0414
 from kvr_sync.table_query import read_page
@@ -58,13 +58,27 @@ def open_tables(url: str, channel: str | None = None) -> Iterator[SyncedTables]:
     Raises ConfigurationError: an unusable URL, no tables there, or several channels to choose from;
     SinkUnavailableError: no server or no file.
     """
+    with open_place(url) as place:
+        name, schema = _find_channel(place.connection, place.name, channel)
+        yield SyncedTables(place.name, name, ledger_tables(schema), place.connection)
+
+
+class Place(NamedTuple):
+    """A database that is open for reading; `name` is its URL without password."""
+
+    name: str
+    connection: Connection
+
+
+@contextmanager
+def open_place(url: str) -> Iterator[Place]:
+    """Open a database for reading, whatever is in it. Raises as `open_tables` does, but for the tables."""
     parsed = _parse(url)
-    place = shown_url(parsed)
-    engine = _engine(parsed, place)
+    name = shown_url(parsed)
+    engine = _engine(parsed, name)
     try:
-        with driver_errors(place), engine.connect() as connection:
-            name, schema = _find_channel(connection, place, channel)
-            yield SyncedTables(place, name, ledger_tables(schema), connection)
+        with driver_errors(name), engine.connect() as connection:
+            yield Place(name, connection)
     finally:
         engine.dispose()
 
@@ -137,7 +151,7 @@ def _find_channel(connection: Connection, place: str, wanted: str | None) -> tup
         schemas = [schema_name(wanted)] if wanted is not None else list(inspector.get_schema_names())
     found = {}
     for schema in schemas:
-        if inspector.has_table(_MARK, schema=schema):
+        if inspector.has_table(_MARK, schema=schema) and _may_read(connection, schema):
             channel = connection.scalar(select(ledger_tables(schema).checkpoint.c.channel))
             if channel is not None:
                 found[str(channel)] = schema
@@ -153,10 +167,21 @@ def _find_channel(connection: Connection, place: str, wanted: str | None) -> tup
     return next(iter(found.items()))
 
 
+def _may_read(connection: Connection, schema: str | None) -> bool:
+    """Tell whether these tables are open to who is connected: others' channels are none of theirs."""
+    if schema is None:
+        return True
+    rights = "SELECT has_schema_privilege(:schema, 'USAGE') AND has_table_privilege(:name, 'SELECT')"
+    preparer = connection.dialect.identifier_preparer
+    name = f"{preparer.quote_schema(schema)}.{_MARK}"
+    return bool(connection.scalar(text(rights), {"schema": schema, "name": name}))
+
+
 def status_facts(synced: SyncedTables) -> dict[str, Any]:
     """Give what `kvr sync status` shows, for machines."""
     status = read_status(synced.connection, synced.tables)
     checkpoint, anchor = status.checkpoint, status.anchor
+    standing = read_sync_status(synced)
     return {
         "database": synced.place,
         "channel": synced.channel,
@@ -171,9 +196,39 @@ def status_facts(synced: SyncedTables) -> dict[str, Any]:
         else None,
         "updated_at": _time(status.updated_at),
         "codes": {validation_code_name(code): count for code, count in status.codes.items()},
-        "quarantined": status.quarantined,
+        "height": standing.height,
+        "peer_height": standing.peer_height,
+        "peer_seen_at": _time(standing.peer_seen_at),
+        "lag_blocks": standing.lag_blocks,
+        "lag_seconds": standing.lag_seconds,
+        "mapping_version": standing.mapping_version,
+        "quarantined": standing.quarantined,
+        "private_missing": standing.private_missing,
         "runs": [_run_facts(run) for run in status.runs],
     }
+
+
+class SyncStatus(NamedTuple):
+    """The row of the view `sync_status`: README.md of `kvr_sync.store` says what each column means."""
+
+    channel: str | None
+    block_number: int | None
+    height: int
+    peer_height: int | None
+    peer_seen_at: datetime | None
+    lag_blocks: int | None
+    lag_seconds: float | None
+    updated_at: datetime | None
+    mapping_version: int | None
+    quarantined: int
+    private_missing: int
+
+
+def read_sync_status(synced: SyncedTables) -> SyncStatus:
+    """Read where the tables stand and how far they are behind the peers."""
+    view = table("sync_status", *map(column, SyncStatus._fields), schema=synced.tables.metadata.schema)
+    found = SyncStatus(*synced.connection.execute(select(view)).one())
+    return found._replace(peer_seen_at=read_time(found.peer_seen_at), updated_at=read_time(found.updated_at))
 
 
 def _run_facts(run: RunRecord) -> dict[str, Any]:
@@ -195,11 +250,16 @@ def describe_status(synced: SyncedTables) -> Iterator[str]:
     yield f"{facts['database']}, channel {facts['channel']}"
     checkpoint = facts["checkpoint"]
     yield f"block {checkpoint['block_number']}, header hash {checkpoint['header_hash']}, applied {facts['updated_at']}"
+    if facts["peer_height"] is not None:
+        behind = f"{facts['lag_blocks']:,} blocks, {facts['lag_seconds']:.1f} s"
+        yield f"behind the peers by {behind}; they had {facts['peer_height']:,} blocks at {facts['peer_seen_at']}"
     yield f"anchor: {facts['anchor']}, block 0 has header hash {facts['genesis_hash']}"
     yield f"{sum(facts['codes'].values()):,} transactions"
     for name, count in sorted(facts["codes"].items(), key=lambda item: (-item[1], item[0])):
         yield f"  {count:>8,}  {name}: {reason(name)}"
     yield f"{facts['quarantined']:,} values in quarantine"
+    if facts["private_missing"]:
+        yield f"{facts['private_missing']:,} private values missing"
     for run in facts["runs"]:
         what = f"{run['blocks']} blocks, {run['transactions']} transactions"
         failure = f": {run['error_code']}: {run['error_text']}" if run["error_code"] else ""

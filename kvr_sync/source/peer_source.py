@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from queue import SimpleQueue
+from queue import Empty, SimpleQueue
 from types import TracebackType
 from typing import NamedTuple, Self
 
@@ -32,6 +32,7 @@ from gateway.client.identity import SigningIdentity
 from gateway.client.profile import read_profile
 from kvr_sync import errors
 from kvr_sync.model import RawBlock
+from kvr_sync.observation import Observer
 from kvr_sync.source.block_source import peek_block_number
 
 logger = logging.getLogger(__name__)
@@ -75,8 +76,11 @@ class Patience:
 
 DEFAULT_PATIENCE = Patience()
 
+TICK_SECONDS = 1.0
+"""A reader that waits for a block looks up so often, to tell that it is there."""
 
-def open_peer_source(settings: PeerSettings, *, follow: bool = False) -> "PeerSource":
+
+def open_peer_source(settings: PeerSettings, *, follow: bool = False, observer: Observer | None = None) -> "PeerSource":
     """Read profile and credential, and give the source; nothing is connected yet.
 
     Raises ConfigurationError: a file that cannot be used, or no such peer in the profile.
@@ -97,7 +101,14 @@ def open_peer_source(settings: PeerSettings, *, follow: bool = False) -> "PeerSo
         if not endpoints:
             message = f"{settings.profile}: {settings.msp_id} has no peer {settings.peer}"
             raise errors.ConfigurationError(message)
-    return PeerSource(identity, endpoints, settings.channel, private_data=settings.private_data, follow=follow)
+    return PeerSource(
+        identity,
+        endpoints,
+        settings.channel,
+        private_data=settings.private_data,
+        follow=follow,
+        observer=observer,
+    )
 
 
 def _names(endpoint: Endpoint) -> tuple[str, ...]:
@@ -122,12 +133,22 @@ class PeerSource:
         follow: bool = False,
         patience: Patience = DEFAULT_PATIENCE,
         chance: Chance | None = None,
+        observer: Observer | None = None,
     ) -> None:
         if not endpoints:
             message = f"channel {channel}: no peer to read from"
             raise errors.ConfigurationError(message)
         self.channel = channel
-        self._plan = _Plan(identity, tuple(endpoints), channel, private_data, follow, patience, chance or Chance())
+        self._plan = _Plan(
+            identity,
+            tuple(endpoints),
+            channel,
+            private_data,
+            follow,
+            patience,
+            chance or Chance(),
+            observer or Observer(),
+        )
         self._reading: _Reading | None = None
         self._stopped = False
         self._first = self._next = 0
@@ -135,7 +156,12 @@ class PeerSource:
     @property
     def name(self) -> str:
         """The channel and the addresses of the peers."""
-        return f"channel {self.channel} at {', '.join(endpoint.address for endpoint in self._plan.endpoints)}"
+        return f"channel {self.channel} at {', '.join(self.peers)}"
+
+    @property
+    def peers(self) -> tuple[str, ...]:
+        """The addresses of the peers, as the observer is told them."""
+        return tuple(endpoint.address for endpoint in self._plan.endpoints)
 
     def blocks(self, start: int) -> Iterator[RawBlock]:
         """Yield the blocks from `start` on; see `BlockSource`. A peer that ends below `start` yields none."""
@@ -197,6 +223,7 @@ class _Plan(NamedTuple):
     follow: bool
     patience: Patience
     chance: Chance
+    observer: Observer
 
 
 class _End(NamedTuple):
@@ -209,6 +236,7 @@ class _Reading:
     def __init__(self, plan: _Plan, start: int) -> None:
         # Not a bounded Queue: its `put` takes a lock, and `wake` is called by signal handlers.
         self._queue: SimpleQueue[RawBlock | _End] = SimpleQueue()
+        self._tick = plan.observer.tick
         self._reader = _Reader(plan, start, self._queue.put)
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._run, name="kvr-peer-source", daemon=True)
@@ -225,7 +253,7 @@ class _Reading:
 
     def take(self) -> RawBlock | None:
         """Wait for the next block; None at the end. Raises what ended the reading."""
-        item = self._queue.get()
+        item = self._next_item()
         if isinstance(item, _End):
             if item.error is not None:
                 raise item.error
@@ -233,6 +261,14 @@ class _Reading:
         with suppress(RuntimeError):  # the thread has come to its end, and waits for no room
             self._loop.call_soon_threadsafe(self._reader.taken, _size(item))
         return item
+
+    def _next_item(self) -> RawBlock | _End:
+        while True:
+            try:
+                return self._queue.get(timeout=TICK_SECONDS)
+            except Empty:
+                if self._thread.is_alive():  # nothing comes from a thread that is gone, and nobody would know
+                    self._tick()
 
     def wake(self) -> None:
         self._queue.put(_End(None))
@@ -295,6 +331,7 @@ class _Reader:
                 continue
             failures += 1
             self._connected = None
+            plan.observer.peer_connected(connected=False)
             if failure.retryable:
                 refusals.clear()
             else:
@@ -331,6 +368,7 @@ class _Reader:
             if number is None:
                 message = f"{endpoint.address}: what it gives as its newest block is no block"
                 raise errors.SourceUnavailableError(message)
+            plan.observer.peer_seen(endpoint.address, number + 1, is_newest=True)
             if number + 1 < self._next or (number < self._next and not plan.follow):
                 message = f"{endpoint.address} has blocks up to {number}, block {self._next} is needed"
                 raise errors.SourceBehindError(message)
@@ -340,6 +378,7 @@ class _Reader:
                 self._connected = endpoint
                 facts = {"channel": plan.channel, "peer": endpoint.address, "block_number": number}
                 logger.info("peer_connected", extra=facts)
+            plan.observer.peer_connected(connected=True)
             while self._next <= number or plan.follow:
                 # What is known to be there must come soon; what may come later has all the time.
                 known = self._next <= number
@@ -351,6 +390,7 @@ class _Reader:
                 )
                 try:
                     async for received in blocks:
+                        plan.observer.peer_seen(endpoint.address, received.number + 1)
                         await self._hand_over(received, origin)
                 except BlocksStalledError:
                     if known:

@@ -26,6 +26,9 @@ LOCK_SECONDS = 10
 STATEMENT_SECONDS = 600
 """Longest time of one statement; the COPY of a whole run of blocks is one."""
 
+OLDEST_POSTGRESQL, NEWEST_POSTGRESQL = 15, 18
+"""Major versions that the tests have run on; older ones are refused."""
+
 READING = "kvr_reading"
 """Execution option of a connection whose transactions only read."""
 
@@ -87,6 +90,23 @@ def shown_url(url: URL) -> str:
     return url.set(query=options).render_as_string(hide_password=True)
 
 
+def refuse_old_server(version_number: int, place: str) -> None:
+    """Raise ConfigurationError for a PostgreSQL that is not supported any more; `version_number` as 150004 for 15.4."""
+    major = version_number // 10_000
+    if major < OLDEST_POSTGRESQL:
+        supported = f"supported are {OLDEST_POSTGRESQL} to {NEWEST_POSTGRESQL}"
+        raise ConfigurationError(f"{place}: PostgreSQL {major} is too old; {supported}")
+
+
+def undurable_settings(connection: Connection) -> list[str]:
+    """Give the settings of a PostgreSQL server by which what was committed may be lost or torn when its machine fails.
+
+    Not `synchronous_commit`: a session of the engine switches that on for itself.
+    """
+    settings = ("fsync", "full_page_writes")
+    return [name for name in settings if connection.scalar(text(f"SHOW {name}")) == "off"]
+
+
 class PostgresqlDatabase:
     """A PostgreSQL server's database, reached by psycopg; the channel has a schema in it."""
 
@@ -97,11 +117,12 @@ class PostgresqlDatabase:
         self._url = url
 
     def check(self, *, create: bool) -> None:  # noqa: ARG002  a server's database is never made by us
-        """Raise unless the server answers (SinkUnavailableError), is UTF-8 and takes writes."""
+        """Raise unless the server answers (SinkUnavailableError), is new enough, is UTF-8 and takes writes."""
         with driver_errors(self.place), self.engine.connect() as connection:
             encoding = connection.scalar(text("SHOW server_encoding"))
             if encoding != "UTF8":
                 raise ConfigurationError(f"{self.place}: the database is encoded in {encoding}; create one in UTF8")
+            refuse_old_server(int(connection.scalar(text("SHOW server_version_num")) or 0), self.place)
             if connection.scalar(text("SHOW transaction_read_only")) == "on":
                 raise SinkReadOnlyError(f"{self.place}: the database takes no writes (a standby, or set read-only)")
 

@@ -148,6 +148,10 @@ class LedgerSink(ABC):
         """Make a new session ready to write."""
 
     @abstractmethod
+    def _announce(self, connection: Connection, channel: str, new: Checkpoint) -> None:
+        """Tell whoever listens at the database that the checkpoint has moved, with the COMMIT or not at all."""
+
+    @abstractmethod
     def _insert_once(self, connection: Connection, table: Table, values: Mapping[str, object]) -> bool:
         """Insert a row unless its primary key is there; say whether it was inserted."""
 
@@ -210,6 +214,7 @@ class LedgerSink(ABC):
             if run.rows.private is not None:
                 changes += self._expire_private(connection, run.rows.private.last_block)
             self._write_changes(connection, changes)
+            self._announce(connection, self._channel, new)
             self._hook(AFTER_ROWS)
             self._hook(BEFORE_COMMIT)
         self._known_at = new

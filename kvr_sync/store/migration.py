@@ -4,7 +4,7 @@ from alembic import command
 from alembic.config import Config
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
-from sqlalchemy import Connection, inspect
+from sqlalchemy import Connection, inspect, text
 from sqlalchemy.schema import CreateSchema
 
 from kvr_sync.errors import ConfigurationError, SchemaDriftError
@@ -22,7 +22,7 @@ def upgrade(connection: Connection, schema: str | None, *, place: str, create: b
     config = Config(attributes={"connection": connection, "schema": schema})
     config.set_main_option("script_location", _SCRIPTS)
     scripts = ScriptDirectory.from_config(config)
-    newest = scripts.get_current_head()
+    newest = newest_revision()
     revision = stored_revision(connection, schema)
     if revision == newest:
         return
@@ -35,6 +35,7 @@ def upgrade(connection: Connection, schema: str | None, *, place: str, create: b
             )
         if not create:
             raise ConfigurationError(f"{where}: nothing has been synced here yet")
+        refuse_without_ddl(connection, schema, place=place, what="made")
         if schema is not None and not inspect(connection).has_schema(schema):
             connection.execute(CreateSchema(schema))
     elif revision not in {script.revision for script in scripts.walk_revisions()}:
@@ -42,7 +43,36 @@ def upgrade(connection: Connection, schema: str | None, *, place: str, create: b
             f"{where}: the tables are at revision {revision}, which this version does not know"
             f" (its newest is {newest}); use the version that made them, or a newer one"
         )
+    else:
+        refuse_without_ddl(connection, schema, place=place, what=f"brought from revision {revision} to {newest}")
     command.upgrade(config, "head")
+
+
+def refuse_without_ddl(connection: Connection, schema: str | None, *, place: str, what: str) -> None:
+    """Raise ConfigurationError, naming the owner's command, unless who is connected may make and change tables.
+
+    `what` has to be done to them, as "made". An engine that has no more than a writer's rights cannot.
+    """
+    if schema is None:
+        return
+    may = text(
+        "SELECT CASE WHEN n.oid IS NULL THEN has_database_privilege(current_database(), 'CREATE')"
+        " ELSE has_schema_privilege(n.oid, 'CREATE') AND coalesce(bool_and(pg_has_role(c.relowner, 'USAGE')), true)"
+        " END FROM (SELECT CAST(:schema AS name) AS name) s LEFT JOIN pg_namespace n ON n.nspname = s.name"
+        " LEFT JOIN pg_class c ON c.relnamespace = n.oid AND c.relkind IN ('r', 'v') GROUP BY n.oid"
+    )
+    if not connection.scalar(may, {"schema": schema}):
+        raise ConfigurationError(
+            f"{place}, schema {schema}: the tables have to be {what}, and this database user may not;"
+            " their owner runs `kvr sync migrate`, and `kvr sync roles` after it"
+        )
+
+
+def newest_revision() -> str | None:
+    """Give the revision of the tables that this version makes."""
+    config = Config()
+    config.set_main_option("script_location", _SCRIPTS)
+    return ScriptDirectory.from_config(config).get_current_head()
 
 
 def stored_revision(connection: Connection, schema: str | None) -> str | None:

@@ -1,6 +1,6 @@
 """Opening a store: from a URL to a sink whose tables are what they should be, or a refusal that says why."""
 
-from sqlalchemy import Connection, func, insert, select
+from sqlalchemy import Connection, func, insert, inspect, select
 
 from kvr_sync.errors import CheckpointConflictError, ConfigurationError, SchemaDriftError
 from kvr_sync.mapping.definition import Mapping, to_json
@@ -11,7 +11,7 @@ from kvr_sync.store.drift import first_difference
 from kvr_sync.store.ledger_sink import Clock, LedgerSink, Store, utc_now
 from kvr_sync.store.mapped_table import MappedTable, mapped_tables
 from kvr_sync.store.mapped_view import view_statements
-from kvr_sync.store.migration import upgrade
+from kvr_sync.store.migration import refuse_without_ddl, upgrade
 from kvr_sync.store.postgresql_sink import PostgresqlSink
 from kvr_sync.store.schema import LedgerTables, ledger_tables
 from kvr_sync.store.sink import Hook, no_hook
@@ -40,9 +40,9 @@ def open_store(
     never. With `create` false nothing is made where no store is.
 
     Raises ConfigurationError: unusable URL, channel id or file, a database not in UTF-8, a file of another channel, a
-    mapping or member that is not the recorded one. SinkUnavailableError: no server. SinkReadOnlyError: no writes.
-    SchemaDriftError: tables of a newer version, or changed by hand, by table and column. CheckpointConflictError:
-    checkpoint and rows disagree.
+    mapping or member that is not the recorded one, tables to make by who may not. SinkUnavailableError: no server.
+    SinkReadOnlyError: no writes. SchemaDriftError: tables of a newer version, or changed by hand, by table and column.
+    CheckpointConflictError: checkpoint and rows disagree.
     """
     database = open_database(url, channel)
     database.check(create=create)
@@ -51,10 +51,10 @@ def open_store(
         database.lock_for_migration(connection)
         upgrade(connection, database.schema, place=database.place, create=create)
         _refuse_drift(connection, database, tables, strangers=False)
-        applied = _check_position(connection, database, tables, channel)
+        applied = check_position(connection, database.place, tables, channel)
         _check_member(connection, database, tables, applied, private_member)
-        stored = connection.execute(select(tables.mapping).order_by(tables.mapping.c.version.desc())).first()
-        in_force = from_json(stored.content, f"{database.place}: the recorded mapping") if stored else NO_MAPPING
+        in_force = recorded_mapping(connection, tables, database.place)
+        stored = in_force is not NO_MAPPING
         make = mapping is not None and mapping.digest != in_force.digest
         if mapping is not None and make:
             if stored or applied is not None:
@@ -62,10 +62,29 @@ def open_store(
             in_force = mapping
         mapped = mapped_tables(in_force, tables)
         if make:
+            refuse_without_ddl(connection, database.schema, place=database.place, what="made for the mapping")
             _record(connection, tables, in_force, mapped)
         _refuse_drift(connection, database, tables, strangers=True)
     sink = PostgresqlSink if database.schema else SqliteSink
     return sink(Store(channel, database, tables, in_force, mapped, _MAPPING_VERSION), hook=hook, clock=clock)
+
+
+def recorded_member(url: str, channel: str) -> str | None:
+    """Give the organisation whose private data a channel's tables hold; None: none, or there are no tables yet."""
+    database = open_database(url, channel)
+    database.check(create=True)
+    table = ledger_tables(database.schema).private_member
+    with driver_errors(database.place), database.engine.connect() as connection:
+        if not inspect(connection).has_table(table.name, schema=database.schema):
+            return None
+        return connection.scalar(select(table.c.msp_id))
+
+
+def recorded_mapping(connection: Connection, tables: LedgerTables, place: str) -> Mapping:
+    """Give the mapping that the mapped tables were made from; NO_MAPPING where there are none."""
+    newest = select(tables.mapping.c.content).order_by(tables.mapping.c.version.desc()).limit(1)
+    content = connection.scalar(newest)
+    return NO_MAPPING if content is None else from_json(content, f"{place}: the recorded mapping")
 
 
 def _refuse_drift(connection: Connection, database: Database, tables: LedgerTables, *, strangers: bool) -> None:
@@ -75,25 +94,26 @@ def _refuse_drift(connection: Connection, database: Database, tables: LedgerTabl
         raise SchemaDriftError(f"{where}: {difference}")
 
 
-def _check_position(connection: Connection, database: Database, tables: LedgerTables, channel: str) -> int | None:
-    """Give the number of the last block applied (None: none), after checking that checkpoint and rows agree on it."""
+def check_position(connection: Connection, place: str, tables: LedgerTables, channel: str) -> int | None:
+    """Give the number of the last block applied (None: none), after checking that checkpoint and rows agree on it.
+
+    Raises ConfigurationError for another channel's tables, CheckpointConflictError where the two disagree.
+    """
     checkpoint, block = tables.checkpoint, tables.block
     rows = connection.execute(select(checkpoint)).all()
     newest = connection.scalar(select(func.max(block.c.block_number)))
     strangers = sorted({row.channel for row in rows} - {channel})
     if strangers:
-        raise ConfigurationError(
-            f"{database.place} belongs to channel {strangers[0]}, not to {channel}; use another place"
-        )
+        raise ConfigurationError(f"{place} belongs to channel {strangers[0]}, not to {channel}; use another place")
     if not rows:
         if newest is not None:
-            raise CheckpointConflictError(f"{database.place}: there are rows up to block {newest} but no checkpoint")
+            raise CheckpointConflictError(f"{place}: there are rows up to block {newest} but no checkpoint")
         return None
     number = rows[0].block_number
     header_hash = connection.scalar(select(block.c.header_hash).where(block.c.block_number == number))
     if newest != number or header_hash is None or bytes(header_hash) != bytes(rows[0].header_hash):
         raise CheckpointConflictError(
-            f"{database.place}: the checkpoint is at block {number}, the newest row of ledger_block is {newest},"
+            f"{place}: the checkpoint is at block {number}, the newest row of ledger_block is {newest},"
             " and their hashes must agree: one of them was changed by hand"
         )
     return int(number)

@@ -1,5 +1,6 @@
 """The sink on PostgreSQL: binary COPY for every row, and one statement for the current rows that were there before."""
 
+import json
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from functools import lru_cache
@@ -11,6 +12,7 @@ from sqlalchemy import ARRAY, BigInteger, Column, Connection, Table, any_, bindp
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.dialects.postgresql.base import PGDialect
 
+from kvr_sync.model import Checkpoint
 from kvr_sync.store.copy_rows import HEADER, TRAILER, CurrentRows, RowPacker, fill, row_slices
 from kvr_sync.store.encoding import DatabaseKind
 from kvr_sync.store.ledger_sink import CACHED_STATEMENTS, Clock, LedgerSink, Store, Touched, utc_now
@@ -23,6 +25,13 @@ _DIALECT = PGDialect()  # type: ignore[no-untyped-call]  # its constructor has n
 
 _WIRE_TYPES = {"timestamp with time zone": "int8", "numeric": "bytea", "jsonb": "bytea"}
 """What `kvr_sync.store.encoding` gives for a column of a type: its binary form, which the server takes as it is."""
+
+
+NOTIFY_CHANNEL = "kvr_block"
+"""Where each COMMIT of blocks is announced to sessions that LISTEN, as JSON: `{"channel": "…", "block": 17}`.
+
+The payload has at most 300 bytes: a channel id is short (`kvr_sync.store.channel_name`), a number shorter.
+"""
 
 
 class PostgresqlSink(LedgerSink):
@@ -49,6 +58,11 @@ class PostgresqlSink(LedgerSink):
                 )
             )
         driver.commit()
+
+    def _announce(self, connection: Connection, channel: str, new: Checkpoint) -> None:
+        """NOTIFY inside the transaction: the server sends it after the COMMIT, and only then."""
+        payload = json.dumps({"channel": channel, "block": new.block_number})
+        _driver(connection).execute("SELECT pg_notify(%s, %s)", (NOTIFY_CHANNEL, payload))
 
     def _insert_once(self, connection: Connection, table: Table, values: Mapping[str, object]) -> bool:
         statement = insert(table).values(**values).on_conflict_do_nothing().returning(*table.primary_key)

@@ -94,6 +94,9 @@ class LedgerTables(NamedTuple):
     mapped_table: Table
     change: Table
     run: Table
+    peer: Table
+    job: Table
+    operation: Table
 
 
 def ledger_tables(schema: str | None) -> LedgerTables:
@@ -335,6 +338,37 @@ def ledger_tables(schema: str | None) -> LedgerTables:
             _column("transactions", INT64),
             _column("error_code", TEXT, nullable=True),
             _column("error_text", TEXT, nullable=True),
+        ),
+        peer=Table(
+            "sync_peer",
+            metadata,
+            _column("peer", TEXT, primary_key=True),
+            _column("height", INT64),
+            _column("seen_at", TIME),
+            _column("behind_since", TIME, nullable=True),
+        ),
+        job=Table(
+            "sync_job",
+            metadata,
+            _column("job", TEXT, primary_key=True),
+            _column("started_at", TIME),
+            _column("ended_at", TIME, nullable=True),
+            _column("succeeded_at", TIME, nullable=True),
+            _column("error_code", TEXT, nullable=True),
+        ),
+        operation=Table(
+            "operation_log",
+            metadata,
+            Column("operation_id", INT64, Identity(), primary_key=True, nullable=False),
+            _column("logged_at", TIME),
+            _column("operation", TEXT),
+            _column("operator", TEXT),
+            _column("reason", TEXT, nullable=True),
+            _column("detail", TEXT, nullable=True),
+            _column("before_block", INT64, nullable=True),
+            _column("before_header_hash", BYTES, nullable=True),
+            _column("after_block", INT64, nullable=True),
+            _column("after_header_hash", BYTES, nullable=True),
         ),
     )
 

@@ -9,6 +9,7 @@ from sqlalchemy import Column, Connection, Table, delete
 from sqlalchemy.dialects.sqlite import dialect, insert
 from sqlalchemy.sql import bindparam
 
+from kvr_sync.model import Checkpoint
 from kvr_sync.store.encoding import DatabaseKind, time_text
 from kvr_sync.store.ledger_sink import CACHED_STATEMENTS, LOOKUP_SIZE, LedgerSink, Touched, chunks
 from kvr_sync.store.rows import MappedRows, PackedRows, Row, Rows
@@ -29,6 +30,9 @@ class SqliteSink(LedgerSink):
 
     def _prepare(self, connection: Connection) -> None:
         """A session needs nothing beyond what the connection has."""
+
+    def _announce(self, connection: Connection, channel: str, new: Checkpoint) -> None:
+        """Nobody listens at a file; its readers look again."""
 
     def _insert_once(self, connection: Connection, table: Table, values: Mapping[str, object]) -> bool:
         statement = insert(table).values(**values).on_conflict_do_nothing().returning(*table.primary_key)

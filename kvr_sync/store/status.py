@@ -35,20 +35,21 @@ def read_status(connection: Connection, tables: LedgerTables, *, runs: int = 10)
     return StoreStatus(
         stored_checkpoint(connection, tables),
         stored_anchor(connection, tables),
-        _read_time(connection.scalar(select(tables.checkpoint.c.updated_at))),
+        read_time(connection.scalar(select(tables.checkpoint.c.updated_at))),
         {row[0]: row[1] for row in counts},
         connection.scalar(select(func.count()).select_from(tables.quarantine)) or 0,
         tuple(_run_record(row) for row in connection.execute(newest_runs)),
     )
 
 
-def _read_time(stored: Any) -> datetime | None:  # noqa: ANN401  what a driver gives: datetime, or ISO text in SQLite
+def read_time(stored: Any) -> datetime | None:  # noqa: ANN401  what a driver gives: datetime, or ISO text in SQLite
+    """Give the time that a column of type TIME holds; None for NULL."""
     return datetime.fromisoformat(stored) if isinstance(stored, str) else stored
 
 
 def _run_record(row: Any) -> RunRecord:  # noqa: ANN401  a row of a table that drift checking vouches for
     result = RunResult(*(getattr(row, name) for name in RunResult._fields))
-    started_at = _read_time(row.started_at)
+    started_at = read_time(row.started_at)
     if started_at is None:
         raise ValueError("sync_run.started_at is NOT NULL")
-    return RunRecord(row.run_id, started_at, _read_time(row.ended_at), result)
+    return RunRecord(row.run_id, started_at, read_time(row.ended_at), result)

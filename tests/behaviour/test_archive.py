@@ -16,9 +16,10 @@ from typer.testing import CliRunner
 from kvr_sync import errors
 from kvr_sync.archive.archive_source import ArchiveSource
 from kvr_sync.engine import Engine, Progress, RunLimits, RunSummary
-from kvr_sync.jobs import SyncService, SyncSettings, sync_once
+from kvr_sync.jobs import SyncSettings, sync_once
 from kvr_sync.main import sync
 from kvr_sync.mapping.mapping_file import read_mapping_file
+from kvr_sync.service import ScheduledChannel, SyncService
 from kvr_sync.source.block_file import open_block_file
 from kvr_sync.store.opening import open_store
 from kvr_sync.store.sink import BEFORE_COMMIT, Hook, no_hook
@@ -387,7 +388,7 @@ def test_a_service_goes_on_when_the_archive_is_free_again(
     sqlite_url: str, archive: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     source = write_records(tmp_path / "blocks", BLOCKS[:10])
-    service = SyncService(SyncSettings(source, sqlite_url, growing=True, archive=archive), 0.05)
+    service = SyncService([ScheduledChannel(SyncSettings(source, sqlite_url, growing=True, archive=archive), 0.05)])
     with ThreadPoolExecutor(1) as pool:
         with opened(archive):
             running = pool.submit(service.serve)

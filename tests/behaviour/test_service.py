@@ -19,12 +19,14 @@ import pytest
 from sqlalchemy import make_url
 
 from kvr_sync import errors
-from kvr_sync.jobs import SyncService, SyncSettings, sync_once
+from kvr_sync.jobs import SyncSettings, sync_once
 from kvr_sync.mapping.mapping_file import read_mapping_file
+from kvr_sync.service import ScheduledChannel, SyncService
 from kvr_sync.store.opening import open_store
-from tests.support.command import kvr_running
+from tests.support.command import kvr, kvr_running
 from tests.support.comparison import assert_tables_equal_oracle
 from tests.support.evidence import wait_until
+from tests.support.postgresql import connect
 from tests.support.postgresql_proxy import postgresql_proxy
 from tests.support.recorded_chain import load_chain, write_records
 from tests.support.tables import NO_TABLES, query
@@ -219,13 +221,15 @@ def test_a_signal_inside_a_transaction_lets_it_end(postgresql_url: str, tmp_path
     assert_tables_equal_oracle(postgresql_url, CHAIN.blocks[:10], OUTCOMES)
     assert runs(postgresql_url) == [("stopped", 0, 9, 10, transactions([(0, 9)]), None)]
     # Intervals that a long run sits out are no news.
-    assert [event["event"] for event in service.events()] == ["service_started", "run_done", "service_stopped"]
+    told = [event["event"] for event in service.events() if event["event"] != "database_not_durable"]
+    assert told == ["service_settings", "service_started", "run_done", "service_stopped"]
 
 
 INTERRUPTED = """
 import logging, os, signal, sys, threading
 from pathlib import Path
-from kvr_sync.jobs import SyncService, SyncSettings
+from kvr_sync.jobs import SyncSettings
+from kvr_sync.service import ScheduledChannel, SyncService
 
 remaining = 0
 
@@ -244,11 +248,11 @@ class Begin(logging.Handler):
             sys.settrace(interrupt)
             sys._getframe(4).f_trace = interrupt  # of `serve`, which is waiting for this line to be logged
 
-logging.getLogger("kvr_sync.jobs").addHandler(Begin())
-logging.getLogger("kvr_sync.jobs").setLevel(logging.INFO)
+logging.getLogger("kvr_sync.service").addHandler(Begin())
+logging.getLogger("kvr_sync.service").setLevel(logging.INFO)
 for moment in range(1, 16):
     remaining, interrupted = moment, False
-    service = SyncService(SyncSettings(Path("missing"), "sqlite:///missing.db"), 60)
+    service = SyncService([ScheduledChannel(SyncSettings(Path("missing"), "sqlite:///missing.db"), 60)])
     signal.signal(signal.SIGTERM, lambda *_: service.stop())
     late = threading.Timer(0.1, os.kill, (os.getpid(), signal.SIGTERM))
     late.start()
@@ -271,7 +275,7 @@ def test_a_signal_at_any_moment_of_waiting_stops_it() -> None:
 def test_there_are_never_two_runs_at_once(postgresql_url: str, tmp_path: Path) -> None:
     sync_once(SyncSettings(write_records(tmp_path / "first", CHAIN.blocks[:3]), postgresql_url))
     source = write_records(tmp_path / "blocks", CHAIN.blocks[:10])
-    service = SyncService(SyncSettings(source, postgresql_url, growing=True), 0.02)
+    service = SyncService([ScheduledChannel(SyncSettings(source, postgresql_url, growing=True), 0.02)])
     pause = Event()
     with ThreadPoolExecutor(1) as pool:
         with writers_locked_out(postgresql_url, "ledger_block"):
@@ -311,3 +315,112 @@ def test_a_database_that_goes_away_for_a_while_does_not_end_it(postgresql_url: s
         service.process.terminate()
         assert service.end() == 0
     assert_tables_equal_oracle(postgresql_url, CHAIN.blocks[:8], OUTCOMES)
+
+
+# --- several channels, from a settings file
+
+OTHER = load_chain("kvr-3.1.5-raft")
+
+
+def settings_file(folder: Path, text: str) -> Path:
+    path = folder / "kvr.yaml"
+    path.write_text(text)
+    return path
+
+
+def test_channels_of_one_service_go_their_own_ways(sqlite_url: str, tmp_path: Path) -> None:
+    """One is wrong and stops with its error; the other goes on until it is told to stop."""
+    spoiled = bytearray(CHAIN.blocks[6])
+    spoiled[len(spoiled) // 2] ^= 1
+    good = write_records(tmp_path / "good", OTHER.blocks[:5])
+    write_records(tmp_path / "bad", [*CHAIN.blocks[:6], bytes(spoiled)])
+    other_url = f"sqlite:///{tmp_path / 'other.db'}"
+    settings = settings_file(
+        tmp_path,
+        f"""\
+metrics: {{port: 0}}
+channels:
+  - {{file: bad, database: "{sqlite_url}", every: 200ms}}
+  - {{file: good, database: "{other_url}", every: 200ms}}
+""",
+    )
+    log = tmp_path / "log"
+    with kvr_running(log, "sync", "serve", "--settings", str(settings)) as process:
+        wait_until(lambda: "run_stopped" in log.read_text(), "the wrong one has stopped")
+        wait_until(lambda: applied(other_url) == 5, "the other has begun")
+        with good.open("ab") as file:
+            file.write(struct.pack(">I", len(OTHER.blocks[5])) + OTHER.blocks[5])
+        wait_until(lambda: applied(other_url) == 6, "the other goes on")
+        process.terminate()
+
+        assert process.wait(30) == 1
+
+    assert applied(sqlite_url) == 6
+    assert log.read_text().splitlines()[-1].startswith("error[data_hash]: block 6")
+    told = [json.loads(line) for line in log.read_text().splitlines() if line.startswith("{")]
+    assert [entry["event"] for entry in told].count("run_stopped") == 1
+    assert told[0]["event"] == "service_settings"
+    assert [channel["every"] for channel in told[0]["settings"]["channels"]] == ["200ms", "200ms"]
+
+
+def test_a_second_signal_ends_it_at_once_and_without_damage(postgresql_url: str, tmp_path: Path) -> None:
+    open_store(postgresql_url, "consortium", mapping=read_mapping_file(OUTCOMES)).close()
+    source = write_records(tmp_path / "blocks", CHAIN.blocks[:10])
+    with serving(source, postgresql_url, tmp_path / "log") as service:
+        with writers_locked_out(postgresql_url, "ledger_block"):
+            wait_until(lambda: ("Lock",) in waiting_sessions(postgresql_url), "the rows of a run are on their way")
+            service.process.terminate()
+            with pytest.raises(subprocess.TimeoutExpired):
+                service.process.wait(5 * EVERY)
+            service.process.terminate()
+
+            assert service.end() == 128 + signal.SIGTERM
+        wait_until(lambda: not waiting_sessions(postgresql_url), "the server has noticed")
+
+    assert applied(postgresql_url) == 0
+    sync_once(SyncSettings(source, postgresql_url, OUTCOMES))
+    assert_tables_equal_oracle(postgresql_url, CHAIN.blocks[:10], OUTCOMES)
+
+
+def test_production_refuses_a_server_that_may_lose_commits(postgresql_url: str, tmp_path: Path) -> None:
+    with connect(make_url(postgresql_url)) as session:
+        if session.execute("SHOW fsync").fetchone() == ("on",):
+            pytest.skip("the server that was given waits for the disk")
+    settings = settings_file(
+        tmp_path,
+        f"""\
+environment: production
+database: "{postgresql_url}"
+metrics: {{port: 0}}
+channels:
+  - {{file: blocks, channel: consortium, mapping: service, pin: "{"00" * 32}"}}
+""",
+    )
+
+    done = kvr("sync", "serve", "--settings", str(settings))
+
+    assert done.returncode == 1
+    assert "fsync, full_page_writes off: what was acknowledged may be lost" in done.stderr
+    assert applied(postgresql_url) == -1
+
+
+def test_options_and_a_settings_file_are_not_mixed(tmp_path: Path) -> None:
+    done = kvr("sync", "serve", "blocks", "--settings", str(settings_file(tmp_path, "channels: []")))
+
+    assert "--settings has the channels; leave out file" in done.stderr
+
+
+def test_jobs_that_are_due_are_done_beside_the_runs(sqlite_url: str, tmp_path: Path) -> None:
+    source = write_records(tmp_path / "blocks", CHAIN.blocks[:3])
+    for _ in range(5):
+        sync_once(SyncSettings(source, sqlite_url))
+    channel = ScheduledChannel(SyncSettings(source, sqlite_url, growing=True), 0.1, kept_runs=2)
+    service = SyncService([channel], due_seconds=0.1)
+    with ThreadPoolExecutor(1) as pool:
+        serving_thread = pool.submit(service.serve)
+        wait_until(lambda: query(sqlite_url, "SELECT succeeded_at FROM sync_job") not in ([], [(None,)]), "it is done")
+        service.stop()
+        serving_thread.result(30)
+
+    assert query(sqlite_url, "SELECT job, error_code FROM sync_job") == [("retention", None)]
+    assert query(sqlite_url, "SELECT min(run_id) FROM sync_run")[0][0] > 2

@@ -17,9 +17,10 @@ from fabric_protos.peer.lifecycle import db_pb2
 from sqlalchemy import make_url
 from typer.testing import CliRunner
 
-from kvr_sync.jobs import SyncService, SyncSettings, sync_once
+from kvr_sync.jobs import SyncSettings, sync_once
 from kvr_sync.log_format import log_to_stderr
 from kvr_sync.main import audit, sync
+from kvr_sync.service import ScheduledChannel, SyncService
 from network.protocol.collection import CollectionConfig, encode_collections, members_policy
 from network.protocol.private_data import collections_field_key
 from tests.support.chain_factory import ChainFactory, TransactionSpec, private_set, put, rehash
@@ -233,7 +234,7 @@ def test_a_service_logs_no_content_when_it_ends_in_an_error(
     sqlite_url: str, mapping: Path, tmp_path: Path, log: io.StringIO
 ) -> None:
     source = write_records(tmp_path / "blocks", spoilt(another_value))
-    service = SyncService(SyncSettings(source, sqlite_url, mapping, growing=True), 60)
+    service = SyncService([ScheduledChannel(SyncSettings(source, sqlite_url, mapping, growing=True), 60)])
 
     with pytest.raises(Exception, match="block 2") as ended:
         service.serve()
