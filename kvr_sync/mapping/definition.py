@@ -4,7 +4,7 @@ The format for people is described in `kvr_sync/mapping/README.md` and, for edit
 """
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from hashlib import sha256
@@ -230,6 +230,12 @@ class Mapping:
         """Fix the digest once; equal mappings have equal digests."""
         canonical = _compact(_as_object(self, comments=False))
         object.__setattr__(self, "digest", sha256(canonical.encode()).hexdigest())
+
+    def parts(self) -> Iterator[TableMapping | ChildMapping]:
+        """Yield every table with its child tables after it."""
+        for table in self.tables:
+            yield table
+            yield from table.children
 
     def __hash__(self) -> int:
         """Hash in constant time: `map_block` looks a mapping up once per block."""

@@ -200,7 +200,8 @@ def map_block(
             attributes = parts[1]
             tables = by_count.get(len(attributes), ())
             if not tables:
-                _take_unselected(write, by_count, attributes, mapped, quarantined)
+                sequence = sequences.get(ledger_key.namespace, 0)
+                _take_unselected(write, by_count, attributes, sequence, mapped, quarantined)
         elif key.startswith(namespace.any_prefix):
             tables = namespace.simple(key)
         else:
@@ -284,6 +285,7 @@ def _take_unselected(
     write: EffectiveWrite,
     by_count: dict[int, tuple[_TablePlan, ...]],
     attributes: tuple[str, ...],
+    sequence: int,
     mapped: list[MappedRow],
     quarantined: list[QuarantinedWrite],
 ) -> None:
@@ -293,6 +295,9 @@ def _take_unselected(
         mapped += [_deleted(write, table, attributes) for table in tables]
         return
     for table in tables:
+        if not table.takes(sequence):
+            mapped.append(_deleted(write, table, attributes))
+            continue
         detail = f"a key of {table.attribute_count} attributes expected, {len(attributes)} found"
         quarantined.append(_quarantined(write, write.value, table, quarantine.KEY_ATTRIBUTES, detail))
 
@@ -330,7 +335,7 @@ def _map_value(
     try:
         values = _values_of_write(table.columns, written)
         if table.reads_document:
-            document = read_document(value)
+            document = _read_object(value)
             _fill_from_document(values, table.columns, document)
             if table.known is not None:
                 _take_unknown(values, table, document, table.known)
@@ -345,6 +350,13 @@ def _map_value(
     return MappedRow(
         table.table, write.key, write.tx_number, write.write_number, write.effect, tuple(values), name, children
     )
+
+
+def _read_object(value: bytes) -> dict[str, JsonValue]:
+    document = read_document(value)
+    if type(document) is not dict:
+        raise UnfitValueError(quarantine.NOT_AN_OBJECT, "a JSON object expected")
+    return document
 
 
 def _with_column(error: UnfitValueError, columns: _ColumnsPlan) -> str:
@@ -435,7 +447,8 @@ def _child_rows(
                         quarantine.TOO_LARGE, f"child {child.name}: at most {MAX_ELEMENTS} elements expected"
                     )
                 given = _values_of_write(child.columns, written)
-                rows = [tuple(_element_values(list(given), child.columns, element)) for element in array]
+                for element in array:
+                    rows.append(tuple(_element_values(list(given), child.columns, element)))  # noqa: PERF401  the count of those made names the element that does not fit
         except UnfitValueError as error:
             detail = f"child {child.name}, element {len(rows)}: {_with_column(error, child.columns)}"
             return UnfitValueError(error.reason, detail)
@@ -500,12 +513,23 @@ def _namespace_plan(tables: list[tuple[TableMapping, _TablePlan]]) -> _Namespace
     return _NamespacePlan(composites, tuple(prefixes), tuple({prefix for prefix, _ in prefixes}))
 
 
-@lru_cache(maxsize=1024)
+_MAX_REMEMBERED_KEY = 256
+"""Bytes; keys can be of any size."""
+
+
 def _pattern_attributes(literals: tuple[str, ...], key: bytes) -> tuple[str, ...] | None:
+    # Asked for twice of one key at least: when its tables are chosen, and when its columns are filled.
+    return _known_attributes(literals, key) if len(key) <= _MAX_REMEMBERED_KEY else _match(literals, key)
+
+
+def _match(literals: tuple[str, ...], key: bytes) -> tuple[str, ...] | None:
     try:
         return match_pattern(literals, key.decode())
     except UnicodeDecodeError:
         return None
+
+
+_known_attributes = lru_cache(maxsize=1024)(_match)
 
 
 def _table_plan(number: int, table: TableMapping, collection: str = "") -> _TablePlan:

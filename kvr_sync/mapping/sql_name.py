@@ -17,7 +17,8 @@ _RESERVED_TABLE_PREFIXES = ("kvr_", "ledger_", "sync_", "alembic_", "pg_", "sqli
 _RESERVED_COLUMN_PREFIXES = ("kvr_",)
 _RESERVED_COLUMNS = frozenset({"external_id"})
 """Columns that every mapped table has."""
-_RESERVED_TABLE_SUFFIXES = ("_history", "_changes", "_validity", "_asof")
+_RESERVED_TABLE_SUFFIXES = ("_history", "_changes", "_validity", "_asof", "_idx", "_pkey", "_external_id_key")
+"""Names of what belongs to another table: indexes share the names of tables in both databases."""
 
 SYSTEM_COLUMNS = frozenset({"cmax", "cmin", "ctid", "oid", "rowid", "tableoid", "xmax", "xmin"})
 """Columns that PostgreSQL ("System Columns") or SQLite ("ROWIDs and the INTEGER PRIMARY KEY") already has."""

@@ -1,6 +1,6 @@
 """From text to `Mapping`: the JSON schema first, then what a schema cannot say; all mistakes are told at once."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import replace
 from typing import Any, NoReturn
 
@@ -32,7 +32,7 @@ from kvr_sync.mapping.definition import (
 from kvr_sync.mapping.document import read_document
 from kvr_sync.mapping.json_path import JsonPath, parse_json_path
 from kvr_sync.mapping.key_pattern import parse_pattern
-from kvr_sync.mapping.limits import MAX_MISTAKES, MAX_TABLES
+from kvr_sync.mapping.limits import MAX_INDEXED_DIGITS, MAX_INDEXED_TEXT_BYTES, MAX_MISTAKES, MAX_TABLES
 from kvr_sync.mapping.quarantine import UnfitValueError
 from kvr_sync.mapping.schema_check import MappingMistake, place, schema_mistakes, suggestion
 from kvr_sync.mapping.sql_name import column_name_mistake, table_name_mistake
@@ -146,6 +146,7 @@ class _Checked:
         selector = self._selector(key_path, table["key"]) if "key" in table and self._fits(key_path) else None
         of_collection = "collections" in table
         columns, indexes = self._columns(path, table, selector, of_collection=of_collection, of_child=False)
+        self._check_unknown(path, table, columns)
         entries = table.get("children")
         children = [
             self._child((*path, "children", child_name), child_name, child, selector, of_collection=of_collection)
@@ -203,27 +204,57 @@ class _Checked:
                 found = self._column(column_path, name, column, selector, of_child=of_child)
                 columns += found if of_collection else self._public(column_path, found)
         indexes: tuple[tuple[str, ...], ...] = ()
-        if "indexes" in table and self._fits((*path, "indexes")):
+        if "indexes" in table and isinstance(entries, dict) and self._fits((*path, "indexes")):
             indexes = tuple(tuple(names) for names in table["indexes"])
-            self._check_indexes((*path, "indexes"), indexes, {column.name: column for column in columns})
+            self._check_indexes((*path, "indexes"), indexes, entries, {column.name: column for column in columns})
         widest = {name: max(len(names) for names in indexes if name in names) for names in indexes for name in names}
         shared = (replace(c, index_share=max(c.index_share, widest.get(c.name, 0))) for c in columns)
         return tuple(shared), indexes
 
     def _check_indexes(
-        self, path: Path, indexes: tuple[tuple[str, ...], ...], columns: dict[str, ColumnMapping]
+        self,
+        path: Path,
+        indexes: tuple[tuple[str, ...], ...],
+        named: Collection[str],
+        columns: dict[str, ColumnMapping],
     ) -> None:
+        """`named`: all columns of the table, `columns`: those that are right."""
         for number, names in enumerate(indexes):
             for position, name in enumerate(names):
                 column = columns.get(name)
-                if column is None:
-                    text = f"{place(path)}: no column {name!r}{suggestion(name, columns)}"
+                if name not in named:
+                    text = f"{place(path)}: no column {name!r}{suggestion(name, named)}"
                     self._tell((*path, number, position), text)
+                elif column is None:
+                    continue
                 elif column.type in _UNINDEXED:
                     self._tell(
                         (*path, number, position),
                         f"{place(path)}: columns of type {column.type.value} cannot have an index",
                     )
+                else:
+                    self._check_share((*path, number, position), column, len(names))
+
+    def _check_share(self, path: Path, column: ColumnMapping, count: int) -> None:
+        """Texts and numbers of any size are bounded when they are mapped; these by what the mapping declares."""
+        most_bytes, most_digits = MAX_INDEXED_TEXT_BYTES // count, MAX_INDEXED_DIGITS // count
+        where = f"{place(path)}: column {column.name!r} of an index of {count} columns"
+        if any(len(value.encode()) > most_bytes for value in column.values):
+            self._tell(path, f"{where}: 'values' of at most {most_bytes} bytes in UTF-8 are allowed")
+        if column.precision is not None and column.precision > most_digits:
+            self._tell(path, f"{where}: a precision of at most {most_digits} is allowed")
+
+    def _check_unknown(self, path: Path, table: dict[str, Any], columns: tuple[ColumnMapping, ...]) -> None:
+        """Unknown members have one place to go to."""
+        takers = [column.name for column in columns if isinstance(column.source, FromUnknown)]
+        for name in takers[1:]:
+            column_path: Path = (*path, "columns", name, "from")
+            self._tell(column_path, f"{place(column_path)}: column {takers[0]!r} takes the unknown members already")
+        if takers and "unknown" in table:
+            option: Path = (*path, "unknown")
+            self._tell(
+                option, f"{place(option)}: column {takers[0]!r} takes the unknown members; leave one of the two out"
+            )
 
     def _sequences(self, path: Path, table: dict[str, Any]) -> SequenceRange | None:
         if "sequence" not in table or not self._fits(path):

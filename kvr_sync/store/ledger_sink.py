@@ -484,27 +484,27 @@ class LedgerSink(ABC):
 
     def _close_quarantine(self, connection: Connection, name: str, rows: MappedRows[Rows], keys: Sequence[int]) -> None:
         """Close the entries of keys that have a later good version, or none any more."""
+        steps: dict[int, list[tuple[tuple[int, int, int], bool]]] = {}
         fields = iter(rows.steps)
-        newest = {
-            keys[position]: ((block, tx, write), is_deleted)
-            for position, is_deleted, block, tx, write in zip(fields, fields, fields, fields, fields, strict=True)
-        }
+        for place, is_deleted, block, tx, write in zip(fields, fields, fields, fields, fields, strict=True):
+            steps.setdefault(keys[place], []).append(((block, tx, write), bool(is_deleted)))
         table = self.tables.quarantine
         version = (table.c.block_number, table.c.tx_number, table.c.write_number)
-        for chunk in chunks(list(newest), LOOKUP_SIZE):
+        for chunk in chunks(list(steps), LOOKUP_SIZE):
             open_entries = select(table.c.key_id, *version).where(
                 table.c.table_name == name, table.c.closed_block.is_(None), table.c.key_id.in_(chunk)
             )
             for key_id, *position in connection.execute(open_entries).all():
-                later, is_deleted = newest[key_id]
-                if tuple(position) < later:
-                    connection.execute(
-                        update(table)
-                        .where(
-                            table.c.table_name == name, table.c.key_id == key_id, tuple_(*version) == tuple(position)
-                        )
-                        .values(closed_block=later[0], closed_by="deleted" if is_deleted else "overwritten")
-                    )
+                # The first one after it, so that it does not matter which blocks were committed together.
+                later = next((step for step in steps[key_id] if step[0] > tuple(position)), None)
+                if later is None:
+                    continue
+                (block, _, _), is_deleted = later
+                connection.execute(
+                    update(table)
+                    .where(table.c.table_name == name, table.c.key_id == key_id, tuple_(*version) == tuple(position))
+                    .values(closed_block=block, closed_by="deleted" if is_deleted else "overwritten")
+                )
 
     def _write_private(self, connection: Connection, rows: PrivateRows, keys: Sequence[int]) -> None:
         """Write the private rows, after the ledger layer: a member that joins misses what that holds hashes of."""

@@ -5,7 +5,8 @@ append-only). The current row of a key is its newest history row, if that is not
 `c_history` with the rows of its documents, beside theirs. A table of a private data collection has current rows alone.
 """
 
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Container, Iterator, Sequence
 from hashlib import sha256
 from typing import Any, NamedTuple
 
@@ -66,7 +67,8 @@ class MappedTable:
     `history` is None for a private table. `children` are in the order of the mapping.
     """
 
-    def __init__(self, definition: TableMapping, tables: LedgerTables) -> None:
+    def __init__(self, definition: TableMapping, tables: LedgerTables, ambiguous: Container[str] = ()) -> None:
+        """`ambiguous`: what more than one index of the mapping would be called."""
         metadata = tables.metadata
         self.name = definition.name
         self.is_private = bool(definition.collections)
@@ -75,9 +77,11 @@ class MappedTable:
         for name in _names(definition, with_history=with_history):
             if (f"{metadata.schema}.{name}" if metadata.schema else name) in metadata.tables:
                 raise ConfigurationError(f"the mapping needs a table {name}, and another table has that name")
-        self.current = _current_table(definition, metadata)
+        self.current = _current_table(definition, metadata, ambiguous)
         self.history = _history_table(definition, metadata) if with_history else None
-        self.children = tuple(_child_table(child, metadata, with_history=with_history) for child in definition.children)
+        self.children = tuple(
+            _child_table(child, metadata, ambiguous, with_history=with_history) for child in definition.children
+        )
 
     @property
     def tables(self) -> tuple[Table, ...]:
@@ -91,7 +95,7 @@ def _names(definition: TableMapping, *, with_history: bool) -> list[str]:
     return names + ([f"{name}_history" for name in names] if with_history else [])
 
 
-def _current_table(definition: TableMapping, metadata: MetaData) -> Table:
+def _current_table(definition: TableMapping, metadata: MetaData, ambiguous: Container[str]) -> Table:
     return Table(
         definition.name,
         metadata,
@@ -101,7 +105,7 @@ def _current_table(definition: TableMapping, metadata: MetaData) -> Table:
         *_fact_columns(),
         Column("kvr_change_id", INT64, nullable=False, comment=f"The row's last change in {definition.name}_changes."),
         UniqueConstraint("external_id"),
-        *_indexes(definition),
+        *_indexes(definition, ambiguous),
         info={FIRST_COLUMNS: ("kvr_key_id", "kvr_change_id")},
         comment=definition.comment or "Current rows: what the world state holds for each key, as the mapping reads it.",
     )
@@ -127,7 +131,9 @@ def _history_table(definition: TableMapping, metadata: MetaData) -> Table:
     )
 
 
-def _child_table(definition: ChildMapping, metadata: MetaData, *, with_history: bool) -> ChildTable:
+def _child_table(
+    definition: ChildMapping, metadata: MetaData, ambiguous: Container[str], *, with_history: bool
+) -> ChildTable:
     current = Table(
         definition.name,
         metadata,
@@ -136,7 +142,7 @@ def _child_table(definition: ChildMapping, metadata: MetaData, *, with_history: 
         *_value_columns(definition.columns, current=True),
         *_fact_columns(),
         PrimaryKeyConstraint("kvr_key_id", "kvr_position"),
-        *_indexes(definition),
+        *_indexes(definition, ambiguous),
         comment=definition.comment or "One row for each element of an array of the document with this key.",
     )
     if not with_history:
@@ -161,19 +167,23 @@ def _value_columns(columns: Sequence[ColumnMapping], *, current: bool) -> Iterat
         yield Column(column.name, kind, nullable=not (current and column.required), comment=column.comment)
 
 
-def _indexes(definition: TableMapping | ChildMapping) -> Iterator[Index]:
-    indexes = [(column.name,) for column in definition.columns if column.index]
-    for columns in dict.fromkeys([*indexes, *definition.indexes]):
-        yield Index(_index_name(definition.name, columns), *columns)
+def _indexes(definition: TableMapping | ChildMapping, ambiguous: Container[str]) -> Iterator[Index]:
+    for columns in _indexed(definition):
+        name = _index_name(definition.name, columns)
+        if len(name) > MAX_IDENTIFIER or name in ambiguous:
+            tag = sha256("\0".join((definition.name, *columns)).encode()).hexdigest()[:_TAG_DIGITS]
+            name = f"{name[: MAX_IDENTIFIER - _TAG_DIGITS - 5].removesuffix('_idx')}_{tag}_idx"
+        yield Index(name, *columns)
+
+
+def _indexed(definition: TableMapping | ChildMapping) -> list[tuple[str, ...]]:
+    single = [(column.name,) for column in definition.columns if column.index]
+    return list(dict.fromkeys([*single, *definition.indexes]))
 
 
 def _index_name(table: str, columns: Sequence[str]) -> str:
-    """Name an index as PostgreSQL would; a name that is too long is cut and gets a tag, so that no two are alike."""
-    name = "_".join((table, *columns, "idx"))
-    if len(name) <= MAX_IDENTIFIER:
-        return name
-    tag = sha256(name.encode()).hexdigest()[:_TAG_DIGITS]
-    return f"{name[: MAX_IDENTIFIER - _TAG_DIGITS - 5]}_{tag}_idx"
+    """Name an index as PostgreSQL would; names that are too long, or those of several, get a tag."""
+    return "_".join((table, *columns, "idx"))
 
 
 def mapped_tables(mapping: Mapping, tables: LedgerTables) -> tuple[MappedTable, ...]:
@@ -181,7 +191,9 @@ def mapped_tables(mapping: Mapping, tables: LedgerTables) -> tuple[MappedTable, 
 
     Raises ConfigurationError where two tables would have one name.
     """
-    return tuple(MappedTable(definition, tables) for definition in mapping.tables)
+    names = Counter(_index_name(part.name, columns) for part in mapping.parts() for columns in _indexed(part))
+    ambiguous = {name for name, count in names.items() if count > 1}
+    return tuple(MappedTable(definition, tables, ambiguous) for definition in mapping.tables)
 
 
 def _key_column(*, primary_key: bool) -> Column[int]:

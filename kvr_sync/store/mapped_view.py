@@ -86,13 +86,14 @@ class _Writer:
         )
 
     def _as_of(self, name: str, history: Table) -> str:
+        # By number: a column may be called like the parameter, and would be taken for it.
         table = self._prepare.format_table(history)
         return (
             f"CREATE FUNCTION {self._name(name + '_asof')}(block bigint) RETURNS SETOF {table}"  # noqa: S608  names, quoted
             " LANGUAGE sql STABLE PARALLEL SAFE AS $kvr$"
-            f" SELECT h.* FROM {table} h WHERE h.kvr_block_number <= block AND h.kvr_kind <> 'delete'"
+            f" SELECT h.* FROM {table} h WHERE h.kvr_block_number <= $1 AND h.kvr_kind <> 'delete'"
             f" AND NOT EXISTS (SELECT FROM {table} later WHERE later.kvr_key_id = h.kvr_key_id"
-            " AND later.kvr_block_number <= block"
+            " AND later.kvr_block_number <= $1"
             " AND (later.kvr_block_number, later.kvr_tx_number, later.kvr_write_number)"
             " > (h.kvr_block_number, h.kvr_tx_number, h.kvr_write_number)) $kvr$"
         )
@@ -102,6 +103,6 @@ class _Writer:
         return (
             f"CREATE FUNCTION {self._name(child.current.name + '_asof')}(block bigint) RETURNS SETOF {table}"  # noqa: S608  names, quoted
             " LANGUAGE sql STABLE PARALLEL SAFE AS $kvr$"
-            f" SELECT c.* FROM {self._name(parent + '_asof')}(block) p JOIN {table} c USING (kvr_key_id,"
+            f" SELECT c.* FROM {self._name(parent + '_asof')}($1) p JOIN {table} c USING (kvr_key_id,"
             " kvr_block_number, kvr_tx_number, kvr_write_number) $kvr$"
         )

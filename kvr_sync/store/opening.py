@@ -1,6 +1,6 @@
 """Opening a store: from a URL to a sink whose tables are what they should be, or a refusal that says why."""
 
-from sqlalchemy import Connection, func, insert, inspect, select
+from sqlalchemy import Connection, func, insert, inspect, select, text
 
 from kvr_sync.errors import CheckpointConflictError, ConfigurationError, SchemaDriftError
 from kvr_sync.mapping.definition import Mapping, to_json
@@ -63,6 +63,7 @@ def open_store(
         mapped = mapped_tables(in_force, tables)
         if make:
             refuse_without_ddl(connection, database.schema, place=database.place, what="made for the mapping")
+            _check_collations(connection, database, in_force)
             _record(connection, tables, in_force, mapped)
         _refuse_drift(connection, database, tables, strangers=True)
     sink = PostgresqlSink if database.schema else SqliteSink
@@ -135,6 +136,21 @@ def _check_member(
             f"{database.place} was filled up to block {applied} without private data; use an empty database"
         )
     connection.execute(insert(tables.private_member).values(msp_id=member))
+
+
+def _check_collations(connection: Connection, database: Database, mapping: Mapping) -> None:
+    """Refuse locales that the server does not have; SQLite sorts by bytes whatever the mapping says."""
+    if connection.dialect.name != "postgresql":
+        return
+    locales = {column.collation: (part.name, column.name) for part in mapping.parts() for column in part.columns}
+    locales.pop(None, None)
+    known = set(connection.scalars(text("SELECT collname FROM pg_collation WHERE collprovider = 'i'")))
+    for locale, (table_name, column_name) in locales.items():
+        if f"{locale}-x-icu" not in known:
+            raise ConfigurationError(
+                f"{database.place}: this PostgreSQL has no ICU collation for the locale {locale!r} of column"
+                f" {table_name}.{column_name}; pg_collation lists those it has"
+            )
 
 
 def _other_mapping(database: Database, given: Mapping, in_force: Mapping, applied: int | None) -> str:

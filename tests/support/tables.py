@@ -2,17 +2,20 @@
 
 import json
 import sqlite3
-from collections.abc import Sequence
-from datetime import UTC, datetime
+from collections.abc import Iterator, Sequence
+from contextlib import closing, contextmanager
+from datetime import UTC, date, datetime
 from decimal import Decimal
-from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 import psycopg
-import yaml
+from psycopg.types.json import set_json_loads
 from sqlalchemy import make_url
 
-from tests.support.oracle_tables import ExpectedTable
+from tests.support.oracle_tables import ExpectedChild, ExpectedTable
+
+Session = sqlite3.Connection | psycopg.Connection[tuple[Any, ...]]
 
 NO_TABLES = (sqlite3.OperationalError, psycopg.errors.UndefinedTable)
 """What `query` raises where the file or the tables are not there yet."""
@@ -25,52 +28,155 @@ def query(
     url: str, statement: str, parameters: Sequence[Any] = (), *, channel: str = "consortium"
 ) -> list[tuple[Any, ...]]:
     """Run one statement with plain drivers and give its rows; in PostgreSQL the channel's schema is on the path."""
-    parsed = make_url(url)
-    if parsed.drivername.startswith("sqlite"):
-        connection = sqlite3.connect(f"file:{parsed.database}?mode=ro", uri=True)
-        try:
-            return connection.execute(statement, parameters).fetchall()
-        finally:
-            connection.close()
-    address = parsed.set(drivername="postgresql").render_as_string(hide_password=False)
-    with psycopg.connect(address, options=f"-c search_path={channel} -c timezone=UTC") as session:
+    with one_session(url, channel=channel) as session:
+        if isinstance(session, sqlite3.Connection):
+            return session.execute(statement, parameters).fetchall()
         return session.execute(statement.replace("?", "%s"), parameters).fetchall()
 
 
-def read_mapped(url: str, mapping_path: Path) -> dict[str, ExpectedTable]:
-    """Read all mapped tables of public state of a mapping into the oracle's form."""
-    definition = yaml.safe_load(mapping_path.read_text())
+_OPEN: dict[tuple[str, str], Session] = {}
+
+
+@contextmanager
+def one_session(url: str, *, channel: str = "consortium") -> Iterator[Session]:
+    """Let every `query` inside read what was committed when the first of them began, by one session."""
+    given = _OPEN.get((url, channel))
+    if given is not None:
+        yield given
+        return
+    with closing(_connect(url, channel)) as session:
+        _OPEN[url, channel] = session
+        try:
+            yield session
+        finally:
+            del _OPEN[url, channel]
+
+
+def _connect(url: str, channel: str) -> Session:
+    parsed = make_url(url)
+    if parsed.drivername.startswith("sqlite"):
+        connection = sqlite3.connect(f"file:{parsed.database}?mode=ro", uri=True, isolation_level=None)
+        try:
+            connection.execute("BEGIN")
+        except sqlite3.Error:
+            connection.close()
+            raise
+        return connection
+    address = parsed.set(drivername="postgresql").render_as_string(hide_password=False)
+    session = psycopg.connect(address, options=f"-c search_path={channel} -c timezone=UTC")
+    session.isolation_level = psycopg.IsolationLevel.REPEATABLE_READ
+    set_json_loads(_text, session)  # numbers in it stay exact
+    return session
+
+
+def _text(content: str | bytes) -> str:
+    return content if isinstance(content, str) else content.decode()
+
+
+FACTS = "kvr_block_number, kvr_tx_number, kvr_write_number, kvr_tx_id, kvr_creator_msp_id"
+
+
+class Columns:
+    """Columns of a mapped or child table, to be selected after others, and their values made comparable."""
+
+    def __init__(self, columns: dict[str, Any]) -> None:
+        self.listed = ", ".join(f'"{name}"' for name in columns)
+        self._kinds = [column["type"] for column in columns.values()]
+
+    def values(self, row: Sequence[Any]) -> tuple[Any, ...]:
+        """Give the last values of a row in the oracle's form."""
+        return _values(row[-len(self._kinds) :], self._kinds)
+
+
+def read_mapped(url: str, definition: dict[str, Any]) -> dict[str, ExpectedTable]:
+    """Read all mapped tables of public state of a mapping into the oracle's form, checking the feed of each."""
     keys = {row[0]: bytes(row[1]) for row in query(url, "SELECT key_id, key FROM ledger_key WHERE collection = ''")}
-    facts = "kvr_block_number, kvr_tx_number, kvr_write_number, kvr_tx_id, kvr_creator_msp_id"
     tables = {}
     for name, table in definition["tables"].items():
         if "collections" in table:
             continue  # private state has no history
-        columns = list(table["columns"])
-        kinds = [table["columns"][column]["type"] for column in columns]
-        listed = ", ".join(f'"{column}"' for column in columns)
+        columns = Columns(table["columns"])
         found = ExpectedTable()
-        for row in query(url, f"SELECT kvr_key_id, {facts}, {listed} FROM {name}"):  # noqa: S608
-            found.current[keys[row[0]]] = (_values(row[6:], kinds), tuple(row[1:6]))
-        for row in query(url, f"SELECT kvr_key_id, {facts}, kvr_kind, {listed} FROM {name}_history"):  # noqa: S608
-            values = None if row[6] == "delete" else _values(row[7:], kinds)
-            if values is None:
-                assert set(row[7:]) == {None}
-            found.history[keys[row[0]], (row[1], row[2], row[3])] = (row[6], values, tuple(row[1:6]))
+        for row in query(url, f"SELECT kvr_key_id, external_id, {FACTS}, {columns.listed} FROM {name}"):  # noqa: S608
+            found.current[keys[row[0]]] = (columns.values(row), tuple(row[2:7]))
+            found.names[keys[row[0]]] = row[1]
+        history = f"SELECT kvr_key_id, external_id, {FACTS}, kvr_kind, {columns.listed} FROM {name}_history"  # noqa: S608
+        for row in query(url, history):
+            found.history[keys[row[0]], (row[2], row[3], row[4])] = _version(row, columns)
+            assert found.names.setdefault(keys[row[0]], row[1]) == row[1]
         quarantined = query(
             url,
-            "SELECT key_id, block_number, tx_number, write_number, value FROM ledger_quarantine WHERE table_name = ?",
+            "SELECT key_id, block_number, tx_number, write_number, value, closed_block, closed_by"
+            " FROM ledger_quarantine WHERE table_name = ?",
             [name],
         )
         for row in quarantined:
-            found.quarantined[keys[row[0]], (row[1], row[2], row[3])] = bytes(row[4])
+            found.quarantined[keys[row[0]], (row[1], row[2], row[3])] = (bytes(row[4]), row[5], row[6])
+        for child, entry in table.get("children", {}).items():
+            found.children[child] = _read_child(url, child, Columns(entry["columns"]), keys)
         tables[name] = found
-        check_feed(url, name)
+        check_feed(url, name, children=list(found.children))
     return tables
 
 
-def check_feed(url: str, name: str) -> None:
-    """Assert that a reader of the change feed, who knows nothing but its last number, has the table as it is."""
+def _version(row: Sequence[Any], columns: Columns) -> tuple[str, tuple[Any, ...] | None, tuple[Any, ...]]:
+    """Read key, name, facts, kind and columns of a version."""
+    facts, kind = tuple(row[2:7]), row[7]
+    if kind != "delete":
+        return kind, columns.values(row), facts
+    assert set(row[8:]) == {None}
+    return kind, None, facts
+
+
+def _read_child(url: str, name: str, columns: Columns, keys: dict[int, bytes]) -> ExpectedChild:
+    found = ExpectedChild()
+    select = f"SELECT kvr_key_id, kvr_position, {FACTS}, {columns.listed} FROM {name}"  # noqa: S608
+    for row in query(url, select):
+        found.current[keys[row[0]], row[1]] = (columns.values(row), tuple(row[2:7]))
+    for row in query(url, f"{select}_history"):
+        found.history[keys[row[0]], (row[2], row[3], row[4]), row[1]] = (columns.values(row), tuple(row[2:7]))
+    return found
+
+
+def read_validity(url: str, name: str) -> dict[tuple[bytes, tuple[int, int, int]], int | None]:
+    """Read the block up to which each version of a table is valid."""
+    rows = query(
+        url,
+        "SELECT k.key, v.kvr_valid_from_block, v.kvr_tx_number, v.kvr_write_number, v.kvr_valid_to_block"  # noqa: S608
+        f" FROM {name}_validity v JOIN ledger_key k ON k.key_id = v.kvr_key_id",
+    )
+    found = {(bytes(row[0]), (row[1], row[2], row[3])): row[4] for row in rows}
+    assert len(found) == len(rows)
+    return found
+
+
+def read_as_of(
+    url: str, definition: dict[str, Any], name: str, block: int
+) -> tuple[dict[bytes, Any], dict[str, dict[tuple[bytes, int], Any]]]:
+    """Read a table and its child tables as of a block, in PostgreSQL."""
+    keys = {row[0]: bytes(row[1]) for row in query(url, "SELECT key_id, key FROM ledger_key WHERE collection = ''")}
+    table = definition["tables"][name]
+    columns = Columns(table["columns"])
+    rows = query(
+        url,
+        f"SELECT kvr_key_id, external_id, {FACTS}, kvr_kind, {columns.listed} FROM {name}_asof(?)",  # noqa: S608
+        [block],
+    )
+    children = {}
+    for child, entry in table.get("children", {}).items():
+        child_columns = Columns(entry["columns"])
+        select = f"SELECT kvr_key_id, kvr_position, {FACTS}, {child_columns.listed} FROM {child}_asof(?)"  # noqa: S608
+        children[child] = {
+            (keys[row[0]], row[1]): (child_columns.values(row), tuple(row[2:7])) for row in query(url, select, [block])
+        }
+    return {keys[row[0]]: _version(row, columns) for row in rows}, children
+
+
+def check_feed(url: str, name: str, *, children: Sequence[str] = ()) -> None:
+    """Assert that a reader of the change feed, who knows nothing but its last number, has the table as it is.
+
+    With the histories of the child tables that reader has these, too.
+    """
     columns = _columns(url, name)
     values = [column for column in columns if column not in ("kvr_key_id", "kvr_change_id")]
     listed = ", ".join(f'"{column}"' for column in values)
@@ -102,6 +208,14 @@ def check_feed(url: str, name: str) -> None:
     assert followed == current, f"{name}: the feed tells another story"
     recorded = query(url, "SELECT last_change_id FROM sync_table WHERE name = ?", [name])
     assert recorded == [(last,)]
+    first = values.index("kvr_block_number") + 1  # after the number of the change
+    versions = {(key_id, *row[first : first + 3]) for key_id, row in followed.items()}
+    for child in children:
+        own = ["kvr_key_id", "kvr_block_number", "kvr_tx_number", "kvr_write_number"]
+        own += [f'"{column}"' for column in _columns(url, child) if column not in own]
+        select = f"SELECT {', '.join(own)} FROM {child}"  # noqa: S608
+        rebuilt = [row for row in query(url, f"{select}_history") if row[:4] in versions]
+        assert sorted(rebuilt, key=repr) == sorted(query(url, select), key=repr), f"{child}: its history tells another"
 
 
 def _columns(url: str, name: str) -> list[str]:
@@ -128,8 +242,11 @@ def _value(value: Any, kind: str) -> Any:
     if kind == "timestamp":
         return value if isinstance(value, datetime) else datetime.fromisoformat(value).astimezone(UTC)
     if kind == "json":
-        text = value if isinstance(value, str) else json.dumps(value)
-        return json.loads(text, parse_float=Decimal)
+        return json.loads(value, parse_float=Decimal)
+    if kind == "date":
+        return value if isinstance(value, date) else date.fromisoformat(value)
+    if kind == "uuid":
+        return value if isinstance(value, UUID) else UUID(value)
     if kind == "bytes":
         return bytes(value)
     if kind == "boolean":

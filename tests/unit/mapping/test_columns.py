@@ -1,18 +1,21 @@
 """One column at a time: which values fit which type, exactly, and which are quarantined."""
 
 import json
-from datetime import UTC, datetime, timedelta, timezone
+from datetime import UTC, date, datetime, timedelta, timezone
 from decimal import Decimal
 from hashlib import sha256
 from typing import Any
+from uuid import UUID
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from kvr_sync.mapping import quarantine
-from kvr_sync.mapping.limits import MAX_INDEXED_TEXT_BYTES
-from tests.support.mapped_block import FACTS, cell, composite, one_column, refusal
+from kvr_sync.mapping.definition import Mapping
+from kvr_sync.mapping.limits import MAX_INDEXED_DIGITS, MAX_INDEXED_TEXT_BYTES
+from kvr_sync.mapping.validation import read_mapping
+from tests.support.mapped_block import FACTS, cell, composite, map_value, one_column, refusal
 
 STORABLE = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\x00"))
 SIMPLE = "{prefix: ''}"
@@ -25,6 +28,9 @@ MONEY = one_column("json: v, type: decimal, precision: 5, scale: 2")
 INDEXED_DECIMAL = one_column("json: v, type: decimal, index: true")
 BOOLEAN = one_column("json: v, type: boolean")
 TIMESTAMP = one_column("json: v, type: timestamp")
+DATE = one_column("json: v, type: date")
+UUID_COLUMN = one_column("json: v, type: uuid")
+ENUM = one_column('json: v, type: enum, values: [open, "Offen ä", "17"]')
 JSON = one_column("json: v, type: json")
 BY_TYPE = {
     "text": TEXT,
@@ -32,6 +38,9 @@ BY_TYPE = {
     "decimal": DECIMAL,
     "boolean": BOOLEAN,
     "timestamp": TIMESTAMP,
+    "date": DATE,
+    "uuid": UUID_COLUMN,
+    "enum": ENUM,
 }
 
 
@@ -386,3 +395,131 @@ def test_a_function_name_is_what_the_ledger_layer_has(function: bytes | None, ex
     facts = FACTS._replace(function=function)
 
     assert cell(one_column("from: ledger.function, type: text"), b"x", facts=facts) == expected
+
+
+@pytest.mark.parametrize("text", ["0001-01-01", "1582-10-10", "2024-02-29", "2000-02-29", "9999-12-31"])
+def test_possible_dates_are_dates(text: str) -> None:
+    assert cell(DATE, doc(f'"{text}"')) == date.fromisoformat(text)
+    assert cell(one_column("from: key.id, type: date"), b"v", key=composite("item", text)) == date.fromisoformat(text)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "0000-01-01",
+        "2023-02-29",
+        "1900-02-29",
+        "2024-04-31",
+        "2024-13-01",
+        "2024-00-01",
+        "2024-01-00",
+        "10000-01-01",
+        "2024-1-1",
+        "20240101",
+        "2024-W01-1",
+        "2024-001",
+        "2024-01-01T00:00:00Z",
+        " 2024-01-01",
+        "2024-01-01\\n",
+        "-2024-01-01",
+        "+2024-01-01",
+        "\uff12024-01-01",
+        "\u0662024-01-01",
+    ],
+)
+def test_other_texts_are_no_dates(text: str) -> None:
+    assert refusal(DATE, doc(f'"{text}"')).reason == quarantine.NOT_A_DATE
+
+
+@given(st.dates())
+def test_every_date_is_read_as_it_is_written(day: date) -> None:
+    assert cell(DATE, doc(f'"{day.isoformat()}"')) == day
+
+
+@given(st.uuids(), st.booleans())
+def test_every_uuid_is_read_in_either_case(value: UUID, capitals: bool) -> None:
+    text = str(value).upper() if capitals else str(value)
+
+    assert cell(UUID_COLUMN, doc(f'"{text}"')) == value
+    assert cell(one_column("from: key.id, type: uuid"), b"v", key=composite("item", text)) == value
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "0b6e6a8e0a4b4c1d9f5e0123456789ab",
+        "{0b6e6a8e-0a4b-4c1d-9f5e-0123456789ab}",
+        "urn:uuid:0b6e6a8e-0a4b-4c1d-9f5e-0123456789ab",
+        "0b6e6a8e-0a4b-4c1d-9f5e-0123456789a",
+        "0b6e6a8e-0a4b-4c1d-9f5e-0123456789abc",
+        "0b6e6a8e-0a4b4-c1d-9f5e-0123456789ab",
+        "0b6e6a8g-0a4b-4c1d-9f5e-0123456789ab",
+        " 0b6e6a8e-0a4b-4c1d-9f5e-0123456789ab",
+        "0b6e6a8e-0a4b-4c1d-9f5e-0123456789ab\\n",
+        "\uff10b6e6a8e-0a4b-4c1d-9f5e-0123456789ab",
+    ],
+)
+def test_other_texts_are_no_uuids(text: str) -> None:
+    assert refusal(UUID_COLUMN, doc(f'"{text}"')).reason == quarantine.NOT_A_UUID
+
+
+@pytest.mark.parametrize("text", ["open", "Offen ä", "17"])
+def test_an_enumeration_takes_its_texts(text: str) -> None:
+    assert cell(ENUM, json.dumps({"v": text}).encode()) == text
+    assert cell(one_column(f"from: value, type: enum, values: ['{text}']", SIMPLE), text.encode(), key=b"k") == text
+
+
+@pytest.mark.parametrize("text", ["", "Open", "open ", "Offen a\u0308", "offen ä", "17.0"])
+def test_an_enumeration_takes_no_other_text(text: str) -> None:
+    entry = refusal(ENUM, json.dumps({"v": text}).encode())
+
+    assert (entry.reason, entry.detail) == (quarantine.NOT_IN_ENUMERATION, "column c: one of 3 texts expected")
+
+
+@pytest.mark.parametrize("mapping", [DATE, UUID_COLUMN, ENUM], ids=["date", "uuid", "enum"])
+@pytest.mark.parametrize("value", ["17", "true", "[]", "{}", "1.5"])
+def test_dates_uuids_and_enumerations_are_texts_in_json(mapping: Mapping, value: str) -> None:
+    assert refusal(mapping, doc(value)).reason == quarantine.WRONG_TYPE
+
+
+def one_of(columns: int, kind: str) -> Mapping:
+    """A mapping whose column `c` is in an index of so many columns."""
+    others = "".join(f"      o{number}: {{json: o, type: {kind}}}\n" for number in range(columns - 1))
+    names = ", ".join(["c", *(f"o{number}" for number in range(columns - 1))])
+    return read_mapping(
+        (
+            "kvr_mapping: 1\ntables:\n  items:\n    namespace: ext\n    key: {composite: item, attributes: [id]}\n"
+            f"    columns:\n      c: {{json: v, type: {kind}, index: true}}\n{others}    indexes: [[{names}]]\n"
+        ).encode(),
+        "test.yaml",
+    )
+
+
+@pytest.mark.parametrize("columns", [1, 2, 3, 10])
+def test_texts_of_an_index_of_several_columns_share_its_limit(columns: int) -> None:
+    mapping = one_of(columns, "text")
+    most = MAX_INDEXED_TEXT_BYTES // columns
+
+    for character, size in (("x", 1), ("é", 2), ("漢", 3), ("😀", 4)):
+        fitting = character * (most // size)
+        row = map_value(mapping, json.dumps({"v": fitting}).encode()).mapped[0]
+        assert row.values is not None
+        assert row.values[0] == fitting
+        entry = refusal(mapping, json.dumps({"v": character * (most // size + 1)}).encode())
+        assert (entry.reason, entry.detail) == (
+            quarantine.OUT_OF_RANGE,
+            f"column c: text of at most {most} bytes expected (index)",
+        )
+
+
+@pytest.mark.parametrize("columns", [1, 2, 10])
+def test_decimals_of_an_index_of_several_columns_share_its_limit(columns: int) -> None:
+    mapping = one_of(columns, "decimal")
+    most = MAX_INDEXED_DIGITS // columns
+
+    for fitting in ("9" * most, f"1e{most - 1}", f"1e-{most}", "1." + "5" * (most - 1)):
+        assert map_value(mapping, doc(fitting)).mapped
+    for too_long in ("9" * (most + 1), f"1e{most}", f"1e-{most + 1}", "1." + "5" * most):
+        assert refusal(mapping, doc(too_long)).reason == quarantine.OUT_OF_RANGE

@@ -28,6 +28,7 @@ ROOT = Path(__file__).parents[3]
 SHIPPED = (
     ROOT / "network" / "demo_data" / "service-week.mapping.yaml",
     ROOT / "tests" / "support" / "outcomes.mapping.yaml",
+    ROOT / "kvr_sync" / "mapping" / "service.mapping.yaml",
 )
 
 GOOD = """\
@@ -278,6 +279,245 @@ def test_the_canonical_form_gives_the_same_mapping_back(path: Path) -> None:
     assert again == mapping
     assert again.digest == mapping.digest
     assert to_json(again) == to_json(mapping)
+
+
+SHIPPED_DIGESTS = {
+    "service-week.mapping.yaml": "1c3b2e1f4c43b4bd71c3662e415ed2ba0e02e1593a68745cfe1adb693ea7e5b7",
+    "outcomes.mapping.yaml": "7c424992fc6204fe5bdf4ef3ff9865b547422785a6bd091656512c2bfa29decf",
+    "service.mapping.yaml": "02bb070a90a2d1c8687351e4cdce24d8b4bb7b5338f810be15a3eb3693340316",
+}
+"""Of these files as the first version of the format read them: databases have them recorded.
+
+A file that is changed gets a new one here; one that changes by itself would make every database refuse its mapping.
+"""
+
+
+@pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.name)
+def test_mappings_that_use_nothing_new_keep_the_digests_that_databases_have_recorded(path: Path) -> None:
+    assert read_mapping_file(path).digest == SHIPPED_DIGESTS[path.name]
+
+
+COMPLETE = """\
+kvr_mapping: 1
+tables:
+  orders:
+    namespace: ext
+    key: {pattern: "o-{id}{{x}}{line}"}
+    sequence: {from: 2, to: 4}
+    columns:
+      id: {from: key.id, type: uuid, required: true}
+      line: {from: key.line, type: integer}
+      status: {json: status, type: enum, values: [open, "closed, so"]}
+      day: {json: day, type: date}
+      name: {json: name, type: text, collation: zh-Hans}
+      other: {json: other, type: uuid, references: orders.id}
+      rest: {from: unknown, type: json}
+    children:
+      order_parts:
+        each: 'a."b c"'
+        comment: parts
+        columns:
+          part: {from: element, type: json}
+          order_id: {from: key.id, type: uuid, references: orders.id}
+          size: {json: size, type: decimal}
+        indexes: [[order_id, size]]
+    indexes: [[status, day], [name]]
+  notes:
+    namespace: ext
+    key: {prefix: n}
+    sequence: {from: 0}
+    unknown: quarantine
+    columns:
+      text: {json: text, type: text}
+"""
+
+
+def changed_complete(old: str, new: str) -> str:
+    assert old in COMPLETE
+    return COMPLETE.replace(old, new, 1)
+
+
+def test_the_canonical_form_has_everything_that_a_mapping_can_say() -> None:
+    mapping = read_mapping(COMPLETE.encode(), "m.yaml")
+
+    again = from_json(to_json(mapping))
+
+    assert again == mapping
+    assert (again.digest, to_json(again)) == (mapping.digest, to_json(mapping))
+    orders, _ = again.tables
+    assert [column.index_share for column in orders.columns] == [0, 0, 2, 2, 1, 0, 0]
+    assert [column.index_share for column in orders.children[0].columns] == [0, 2, 2]
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("o-{id}{{x}}{line}", "o-{id}{{y}}{line}"),
+        ("{from: 2, to: 4}", "{from: 2, to: 5}"),
+        ("{from: 2, to: 4}", "{from: 2}"),
+        ("    sequence: {from: 0}\n", ""),
+        ("    unknown: quarantine\n", ""),
+        ('open, "closed, so"', '"closed, so", open'),
+        (", collation: zh-Hans", ""),
+        ("json: other, type: uuid, references: orders.id", "json: other, type: uuid"),
+        ("each: 'a.\"b c\"'", "each: a.b"),
+        ("from: element, type: json", "json: x, type: json"),
+        ("        indexes: [[order_id, size]]\n", ""),
+        ("[[status, day], [name]]", "[[day, status], [name]]"),
+        ("      rest: {from: unknown, type: json}\n", ""),
+    ],
+)
+def test_every_option_that_changes_tables_or_rows_changes_the_digest(old: str, new: str) -> None:
+    changed = read_mapping(changed_complete(old, new).encode(), "m")
+
+    assert changed.digest != read_mapping(COMPLETE.encode(), "m").digest
+    assert from_json(to_json(changed)) == changed
+
+
+def test_comments_of_child_tables_and_what_is_the_default_do_not_change_the_digest() -> None:
+    plain = read_mapping(COMPLETE.encode(), "m").digest
+
+    assert read_mapping(changed_complete("comment: parts", "comment: other").encode(), "m").digest == plain
+    explicit = changed_complete("    unknown: quarantine\n", "    unknown: ignore\n")
+    without = changed_complete("    unknown: quarantine\n", "")
+    assert read_mapping(explicit.encode(), "m").digest == read_mapping(without.encode(), "m").digest
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "line", "words"),
+    [
+        ('{pattern: "o-{id}{{x}}{line}"}', '{pattern: "o-{id}{line}"}', 5, ["option 'key'", "a text between"]),
+        ('{pattern: "o-{id}{{x}}{line}"}', '{pattern: "o"}', 5, ["1 to 50 attributes"]),
+        ('{pattern: "o-{id}{{x}}{line}"}', '{pattern: "{id}{{x}}{line}", prefix: x}', 5, ["'pattern' alone"]),
+        ('{pattern: "o-{id}{{x}}{line}"}', "{pattern: 7}", 5, ["must be text"]),
+        ("{from: 2, to: 4}", "{from: 2, to: 1}", 6, ["'to' is not below 'from'"]),
+        ("{from: 2, to: 4}", "{to: 1}", 6, ["'from' is missing"]),
+        ("{from: 2, to: 4}", "{from: -1}", 6, ["0 or more"]),
+        ("{from: 2, to: 4}", "{from: 2, until: 4}", 6, ["unknown option 'until'"]),
+        ("{from: 2, to: 4}", "2", 6, ["a mapping of names"]),
+        ("from: key.id, type: uuid, required", "from: key.nr, type: uuid, required", 8, ["unknown source 'key.nr'"]),
+        ("from: key.id, type: uuid, required", "from: element, type: uuid, required", 8, ["unknown source 'element'"]),
+        ("from: key.line, type: integer", "from: key.line, type: bytes", 9, ["not type bytes"]),
+        (', values: [open, "closed, so"]', "", 10, ["'values' are what type enum needs"]),
+        ('values: [open, "closed, so"]', "values: [open, open]", 10, ["each name once"]),
+        ('values: [open, "closed, so"]', "values: []", 10, ["at least 1 entry"]),
+        ('values: [open, "closed, so"]', "values: ['']", 10, ["at least 1 characters"]),
+        ('values: [open, "closed, so"]', 'values: ["a\\0"]', 10, ["U+0000"]),
+        ('values: [open, "closed, so"]', 'values: ["\\ud800"]', 10, ["half a character"]),
+        ("day: {json: day, type: date}", "day: {json: day, type: date, values: [a]}", 11, ["no other type has"]),
+        ("type: date", "type: day", 11, ["not allowed", "date, timestamp, uuid, enum"]),
+        ("collation: zh-Hans", "collation: 'C'", 12, ["letter"]),
+        ("collation: zh-Hans", "collation: 'de;x'", 12, ["letter"]),
+        ("type: text, collation: zh-Hans", "type: date, collation: de", 12, ["type text only"]),
+        ("references: orders.id}\n      rest", "references: orders.nr}\n      rest", 13, ["no column 'orders.nr'"]),
+        ("references: orders.id}\n      rest", "references: ordres.id}\n      rest", 13, ["did you mean 'orders.id'"]),
+        (
+            "references: orders.id}\n      rest",
+            "references: orders.line}\n      rest",
+            13,
+            ["type integer is referred"],
+        ),
+        ("references: orders.id}\n      rest", "references: orders}\n      rest", 13, ["TABLE.COLUMN"]),
+        ("from: unknown, type: json", "from: unknown, type: text", 14, ["not type text"]),
+        (
+            "from: unknown, type: json}",
+            "from: unknown, type: json}\n      rest2: {from: unknown, type: json}",
+            15,
+            ["takes the unknown members already"],
+        ),
+        (
+            "from: unknown, type: json}",
+            "from: unknown, type: json}\n    unknown: quarantine",
+            15,
+            ["leave one of the two out"],
+        ),
+        ("    children:\n", "    children: {}\n    childs:\n", 15, ["at least 1 entry"]),
+        ("  order_parts:", "  orders:", 16, ["another table has this name"]),
+        ("  order_parts:", "  notes:", 16, ["another table has this name"]),
+        ("  order_parts:", "  order_parts_asof:", 16, ["_asof"]),
+        ("  order_parts:", "  kvr_parts:", 16, ["reserved"]),
+        ("        each: 'a.\"b c\"'\n", "", 16, ["'each' is missing"]),
+        ("each: 'a.\"b c\"'", "each: 'a..b'", 17, ["child 'order_parts'", "not a JSON path"]),
+        (
+            "part: {from: element, type: json}",
+            "part: {from: value, type: json}",
+            20,
+            ["unknown source 'value'", "element"],
+        ),
+        ("part: {from: element, type: json}", "part: {from: unknown, type: json}", 20, ["unknown source 'unknown'"]),
+        ("part: {from: element, type: json}", "part: {from: element, type: bytes}", 20, ["not type bytes"]),
+        ("part: {from: element, type: json}", "external_id: {from: element, type: json}", 20, ["every table has"]),
+        (
+            "from: key.id, type: uuid, references",
+            "from: key.id, type: uuid, equals_json: x, references",
+            21,
+            ["not allowed in a child"],
+        ),
+        ("[[order_id, size]]", "[[order_id, part]]", 23, ["type json cannot have an index"]),
+        ("[[order_id, size]]", "[[order_id, id]]", 23, ["no column 'id'"]),
+        ("[[order_id, size]]", "[[size, size]]", 23, ["each name once"]),
+        ("[[status, day], [name]]", "[[status, days]]", 24, ["no column 'days'; did you mean 'day'?"]),
+        ("[[status, day], [name]]", "[[name], [name]]", 24, ["each name once"]),
+        ("[[status, day], [name]]", "[[]]", 24, ["at least 1 entry"]),
+        ("[[status, day], [name]]", "[name]", 24, ["must be a list"]),
+        ("  notes:", "  notes_idx:", 25, ["_idx"]),
+        ("  notes:", "  orders_pkey:", 25, ["_pkey"]),
+        ("  notes:", "  orders_external_id_key:", 25, ["_external_id_key"]),
+        ("unknown: quarantine", "unknown: refuse", 29, ["ignore, quarantine"]),
+        ("text: {json: text, type: text}", "external_id: {json: text, type: text}", 31, ["every table has"]),
+    ],
+)
+def test_each_mistake_in_the_newer_options_is_told_with_its_line(
+    old: str, new: str, line: int, words: list[str]
+) -> None:
+    told = mistakes(changed_complete(old, new))
+
+    assert not any("no column 'order_id'" in text for text in told), "what is wrong elsewhere is told there"
+    assert any(text.startswith(f"m.yaml:{line}: ") and all(word in text for word in words) for text in told), told
+
+
+def wide_index(kind: str, columns: int) -> str:
+    listed = "".join(f"      c{number}: {{json: c, {kind}}}\n" for number in range(columns))
+    names = ", ".join(f"c{number}" for number in range(columns))
+    return (
+        "kvr_mapping: 1\ntables:\n  t:\n    namespace: x\n    key: {prefix: ''}\n"
+        f"    columns:\n{listed}    indexes: [[{names}]]\n"
+    )
+
+
+@pytest.mark.parametrize(
+    ("kind", "columns", "too_many", "words"),
+    [
+        (f"type: enum, values: ['{'漢' * 200}', a]", 4, 5, "'values' of at most 500 bytes"),
+        ("type: decimal, precision: 300, scale: 2", 3, 4, "a precision of at most 250"),
+    ],
+)
+def test_an_index_whose_entries_could_be_too_large_is_refused(
+    kind: str, columns: int, too_many: int, words: str
+) -> None:
+    assert read_mapping(wide_index(kind, columns).encode(), "m")
+
+    told = mistakes(wide_index(kind, too_many))
+
+    assert len(told) == too_many
+    assert all(words in line for line in told)
+
+
+def test_all_tables_and_child_tables_together_are_limited() -> None:
+    children = "".join(
+        f"      c{{0}}_{number}: {{{{each: a, columns: {{{{e: {{{{from: element, type: text}}}}}}}}}}}}\n"
+        for number in range(20)
+    )
+    table = (
+        "  t{0}:\n    namespace: x\n    key: {{prefix: ''}}\n"
+        "    columns: {{a: {{json: a, type: text}}}}\n    children:\n"
+    )
+    text = "kvr_mapping: 1\ntables:\n" + "".join((table + children).format(number) for number in range(9))
+
+    assert read_mapping(text.encode(), "m")
+    text += (table + children).format(9)
+
+    assert mistakes(text) == ["m.yaml:2: at most 200 tables, child tables included, are allowed"]
 
 
 def test_layout_comments_and_spelled_out_defaults_do_not_change_the_digest() -> None:
