@@ -133,11 +133,19 @@ def test_the_blocks_of_each_commit_are_one_frame_and_are_there_before_it(sqlite_
     assert facts[0]["frames"] == 3
 
 
-def test_when_a_block_was_first_seen_is_kept_through_a_replay(sqlite_url: str, other_url: str, archive: Path) -> None:
+@pytest.mark.parametrize("workers", [0, 2])
+def test_when_a_block_was_first_seen_is_kept_through_a_replay(
+    workers: int, database_url: str, other_url: str, archive: Path
+) -> None:
     first, second = archive / "first", archive / "second"
-    run(CHAIN.path, sqlite_url, first, limits=RunLimits(), wall_clock=1_793_000_000_123_456_789)
+    limits = RunLimits(alone_bytes=1, range_bytes=100_000, workers=workers)
+    run(CHAIN.path, other_url, first, limits=limits, wall_clock=1_793_000_000_123_456_789)
 
-    run(first, other_url, second, limits=RunLimits(), wall_clock=2_000_000_000_000_000_000)
+    run(first, database_url, second, limits=limits, wall_clock=2_000_000_000_000_000_000)
+
+    times = "SELECT block_number, first_seen_at FROM ledger_block ORDER BY block_number"
+    rebuilt = [(number, str(time)[:19].replace("T", " ")) for number, time in query(database_url, times)]
+    assert rebuilt == [(number, "2026-10-26 07:33:20") for number in range(len(BLOCKS))]
 
     for folder in (first, second):
         seen = {raw.first_seen for raw in ArchiveSource(folder / CHANNEL).blocks(0)}
