@@ -31,7 +31,7 @@ def query(
     with one_session(url, channel=channel) as session:
         if isinstance(session, sqlite3.Connection):
             return session.execute(statement, parameters).fetchall()
-        return session.execute(statement.replace("?", "%s"), parameters).fetchall()
+        return session.execute(statement.replace("%", "%%").replace("?", "%s"), parameters).fetchall()
 
 
 _OPEN: dict[tuple[str, str], Session] = {}
@@ -177,7 +177,7 @@ def check_feed(url: str, name: str, *, children: Sequence[str] = ()) -> None:
 
     With the histories of the child tables that reader has these, too.
     """
-    columns = _columns(url, name)
+    columns = columns_of(url, name)
     values = [column for column in columns if column not in ("kvr_key_id", "kvr_change_id")]
     listed = ", ".join(f'"{column}"' for column in values)
     followed: dict[int, tuple[Any, ...]] = {}
@@ -212,13 +212,13 @@ def check_feed(url: str, name: str, *, children: Sequence[str] = ()) -> None:
     versions = {(key_id, *row[first : first + 3]) for key_id, row in followed.items()}
     for child in children:
         own = ["kvr_key_id", "kvr_block_number", "kvr_tx_number", "kvr_write_number"]
-        own += [f'"{column}"' for column in _columns(url, child) if column not in own]
+        own += [f'"{column}"' for column in columns_of(url, child) if column not in own]
         select = f"SELECT {', '.join(own)} FROM {child}"  # noqa: S608
         rebuilt = [row for row in query(url, f"{select}_history") if row[:4] in versions]
         assert sorted(rebuilt, key=repr) == sorted(query(url, select), key=repr), f"{child}: its history tells another"
 
 
-def _columns(url: str, name: str) -> list[str]:
+def columns_of(url: str, name: str) -> list[str]:
     if make_url(url).drivername.startswith("sqlite"):
         return [row[1] for row in query(url, f"PRAGMA table_info({name})")]
     return [
