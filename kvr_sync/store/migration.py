@@ -1,5 +1,7 @@
 """From no tables, or those of an older version, to the tables of this version."""
 
+import threading
+
 from alembic import command
 from alembic.config import Config
 from alembic.migration import MigrationContext
@@ -11,6 +13,9 @@ from kvr_sync.errors import ConfigurationError, SchemaDriftError
 from kvr_sync.store.drift import REVISION_TABLE
 
 _SCRIPTS = "kvr_sync.store:migrations"
+
+_ALEMBIC = threading.Lock()
+"""What a migration works on is global in Alembic; a service opens the tables of several channels at once."""
 
 
 def upgrade(connection: Connection, schema: str | None, *, place: str, create: bool) -> None:
@@ -45,7 +50,8 @@ def upgrade(connection: Connection, schema: str | None, *, place: str, create: b
         )
     else:
         refuse_without_ddl(connection, schema, place=place, what=f"brought from revision {revision} to {newest}")
-    command.upgrade(config, "head")
+    with _ALEMBIC:
+        command.upgrade(config, "head")
 
 
 def refuse_without_ddl(connection: Connection, schema: str | None, *, place: str, what: str) -> None:

@@ -1,7 +1,9 @@
 """Migrations make exactly the tables that the code expects, and nothing else is accepted."""
 
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
+from threading import Barrier
 
 import pytest
 from alembic import command
@@ -150,6 +152,18 @@ def test_rejects_column_of_other_type_in_sqlite(sqlite_url: str) -> None:
 
     with pytest.raises(SchemaDriftError, match=r"column request\.a_bytes is TEXT, not BLOB"):
         open_store(sqlite_url, CHANNEL)
+
+
+def test_tables_of_several_channels_are_made_at_once(postgresql_url: str) -> None:
+    barrier = Barrier(4)
+
+    def make(channel: str) -> int:
+        barrier.wait(20)
+        with closing(open_store(postgresql_url, channel, mapping=request_mapping())) as opened:
+            return len(opened.status().runs)
+
+    with ThreadPoolExecutor(4) as pool:
+        assert list(pool.map(make, ["one", "two", "three", "four"])) == [0] * 4
 
 
 def test_further_indexes_and_views_are_accepted(sink: LedgerSink, database_url: str) -> None:

@@ -221,7 +221,7 @@ def test_rejects_user_without_rights(postgresql_url: str) -> None:
         connection.execute(psycopg.sql.SQL("CREATE ROLE {}").format(psycopg.sql.Identifier(role)))
         try:
             url = parsed.update_query_dict({"options": f"-c role={role}"})
-            with pytest.raises(SinkReadOnlyError, match="InsufficientPrivilege"):
+            with pytest.raises(ConfigurationError, match="may not; their owner runs `kvr sync migrate`"):
                 open_store(url.render_as_string(hide_password=False), CHANNEL)
         finally:
             connection.execute(psycopg.sql.SQL("DROP ROLE {}").format(psycopg.sql.Identifier(role)))
