@@ -1,81 +1,108 @@
 """Whatever a seed draws (chain, mapping, cuts, faults of the database, restarts), tables end as the oracle has them.
 
-`KVR_SIMULATION_SEEDS=5000` takes more seeds than those of every run. A seed that failed once is kept in NOTABLE.
+A round draws a mapping and takes it through several chains. `KVR_SIMULATION_ROUNDS=5000` takes more rounds than those
+of every run. A round that failed once is kept in NOTABLE.
 """
 
 import json
 import os
 import random
 import shutil
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from kvr_sync import errors
 from kvr_sync.engine import Engine, RunLimits
+from kvr_sync.mapping.definition import Mapping
 from kvr_sync.mapping.validation import read_mapping
 from kvr_sync.source.block_file import open_block_file
 from kvr_sync.store.ledger_sink import LedgerSink
 from kvr_sync.store.opening import open_store
 from tests.support.database_fault import SQLITE_MODES, Faults, Mode, faulty_sink
 from tests.support.invariants import check_invariants, read_content
-from tests.support.random_sync import random_sync
+from tests.support.postgresql import empty_tables
+from tests.support.random_sync import random_chain, random_mapping
 from tests.support.recorded_chain import write_records
 
-COUNT = int(os.environ.get("KVR_SIMULATION_SEEDS", "200"))
+ROUNDS = int(os.environ.get("KVR_SIMULATION_ROUNDS", "50"))
 NOTABLE: tuple[int, ...] = ()
-"""Seeds that found something once, whatever the count."""
-ON_POSTGRESQL = 8
-"""Every eighth seed; the others are on SQLite, where a database costs nothing."""
-MOST_ATTEMPTS = 12
-"""Runs that one chain is taken in, faults included."""
+"""Rounds that found something once, whatever the count."""
+SEEDS = 4
+"""Chains of a round: 200 in every run."""
+ON_POSTGRESQL = 10
+"""Every tenth round; the others are on SQLite, where a database costs nothing."""
+MOST_FAULTS = 4
+"""Runs of one chain that have a fault."""
 
 
-@pytest.fixture(scope="module")
-def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Give an SQLite file that has the ledger layer."""
-    path = tmp_path_factory.mktemp("template") / "kvr.db"
-    open_store(f"sqlite:///{path}", "consortium").close()
-    return path
+@pytest.mark.parametrize("number", [*range(ROUNDS), *(number for number in NOTABLE if number >= ROUNDS)])
+def test_tables_end_as_the_oracle_has_them(number: int, tmp_path: Path, request: pytest.FixtureRequest) -> None:
+    definition = random_mapping(random.Random(number))  # noqa: S311  a seed that gives the same run again
+    mapping = read_mapping(json.dumps(definition).encode(), f"round {number}")
+    begin: Callable[[], str] = Sqlite(tmp_path, mapping)
+    if number % ON_POSTGRESQL == 0:
+        begin = Postgresql(request.getfixturevalue("postgresql_url"), mapping)
+    triggered = 0
+    for seed in range(number * SEEDS, (number + 1) * SEEDS):
+        try:
+            triggered += simulate(random.Random(seed), begin(), definition, mapping, tmp_path / "blocks")  # noqa: S311  as above
+        except Exception as error:
+            error.add_note(f"round {number}, seed {seed}; again: .venv/bin/pytest '{request.node.nodeid}'")
+            raise
+    assert triggered, "no fault was met"
 
 
-@pytest.mark.parametrize("seed", [*range(COUNT), *(seed for seed in NOTABLE if seed >= COUNT)])
-def test_tables_end_as_the_oracle_has_them(
-    seed: int, template: Path, tmp_path: Path, request: pytest.FixtureRequest
-) -> None:
-    if seed % ON_POSTGRESQL == 0:
-        url = request.getfixturevalue("postgresql_url")
-    else:
-        shutil.copy(template, tmp_path / "kvr.db")
-        url = f"sqlite:///{tmp_path / 'kvr.db'}"
-    try:
-        simulate(seed, url, tmp_path)
-    except Exception as error:
-        error.add_note(f"seed {seed}; again: .venv/bin/pytest '{request.node.nodeid}'")
-        raise
+class Sqlite:
+    """Gives the address of a file with empty tables, again and again."""
+
+    def __init__(self, folder: Path, mapping: Mapping) -> None:
+        self._template = folder / "template.db"
+        self._path = folder / "kvr.db"
+        open_store(f"sqlite:///{self._template}", "consortium", mapping=mapping).close()
+
+    def __call__(self) -> str:
+        for path in self._path.parent.glob("kvr.db*"):
+            path.unlink()
+        shutil.copy(self._template, self._path)
+        return f"sqlite:///{self._path}"
 
 
-def simulate(seed: int, url: str, folder: Path) -> None:
-    choose = random.Random(seed)  # noqa: S311  a seed that gives the same run again
-    case = random_sync(choose)
-    mapping = read_mapping(json.dumps(case.definition).encode(), f"seed {seed}")
-    open_store(url, "consortium", mapping=mapping).close()
-    with_faults = choose.random() < 0.75
+class Postgresql:
+    """Gives the address of a database with empty tables, again and again."""
+
+    def __init__(self, url: str, mapping: Mapping) -> None:
+        self._url = url
+        open_store(url, "consortium", mapping=mapping).close()
+
+    def __call__(self) -> str:
+        empty_tables(self._url)
+        return self._url
+
+
+def simulate(choose: random.Random, url: str, definition: dict[str, Any], mapping: Mapping, path: Path) -> int:
+    """Take one chain into an empty database; give the number of operations that failed."""
+    blocks = random_chain(choose)
     modes = SQLITE_MODES if url.startswith("sqlite") else tuple(Mode)
-    given = applied = attempts = 0
+    faults_left = MOST_FAULTS if choose.random() < 0.8 else 0
+    given = applied = failed = 0
     sink: LedgerSink | None = None
     faults = Faults()
-    while applied < len(case.blocks):
-        attempts += 1
-        given = max(given, choose.randint(1, len(case.blocks)))
-        source = open_block_file(write_records(folder / "blocks", case.blocks[:given]))
+    while applied < len(blocks):
+        given = max(given, choose.randint(1, len(blocks)))
+        source = open_block_file(write_records(path, blocks[:given]))
         if sink is None or choose.random() < 0.3:
             if sink is not None:
                 sink.close()
             faults = Faults()
             sink = faulty_sink(url, "consortium", mapping, faults)
-        if with_faults and attempts < MOST_ATTEMPTS:
-            faults.n, faults.mode = faults.count + choose.randint(1, 60), choose.choice(modes)
+        if faults_left:
+            faults_left -= 1
+            # A run has at least five operations, and more with each block; the first fault is always met.
+            most = 5 if faults_left == MOST_FAULTS - 1 else 40
+            faults.n, faults.mode = faults.count + choose.randint(1, most), choose.choice(modes)
         limits = RunLimits(blocks=choose.choice((1, 2, 3, 100)))
         engine = Engine(source, sink, mapping, channel="consortium", limits=limits, sleep=lambda _: None)
         try:
@@ -83,15 +110,14 @@ def simulate(seed: int, url: str, folder: Path) -> None:
             applied = given
         except (errors.SinkUnavailableError, errors.CommitOutcomeUnknownError):
             assert faults.failed, "an error without a fault"
+        failed += len(faults.failed)
         faults.clear()
-        faults.failed.clear()
     assert sink is not None
-    sink.close()
 
-    check_invariants(url, case.blocks, case.definition)
+    check_invariants(url, blocks, definition)
 
     before = read_content(url)
-    again = open_store(url, "consortium")
-    Engine(open_block_file(folder / "blocks"), again, mapping, channel="consortium").run()
-    again.close()
-    assert read_content(url) == before
+    Engine(open_block_file(path), sink, mapping, channel="consortium").run()
+    sink.close()
+    assert read_content(url) == before, "the same blocks again"
+    return failed

@@ -8,6 +8,7 @@ import sqlite3
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from enum import StrEnum
+from functools import cache
 from typing import Any, Self, TypeVar
 
 import psycopg
@@ -16,9 +17,9 @@ from sqlalchemy import make_url
 from kvr_sync.mapping.definition import Mapping
 from kvr_sync.store.database import Database, PostgresqlDatabase, SqliteDatabase
 from kvr_sync.store.ledger_sink import LedgerSink, Store
-from kvr_sync.store.mapped_table import mapped_tables
+from kvr_sync.store.mapped_table import MappedTable, mapped_tables
 from kvr_sync.store.postgresql_sink import PostgresqlSink
-from kvr_sync.store.schema import ledger_tables
+from kvr_sync.store.schema import LedgerTables, ledger_tables
 from kvr_sync.store.sqlite_sink import SqliteSink
 
 T = TypeVar("T")
@@ -50,6 +51,7 @@ class Faults:
     def clear(self) -> None:
         """Let everything work from now on."""
         self.n = 0
+        self.failed.clear()
 
     def connect(self, connect: Callable[[], T], error: Callable[[], Exception]) -> T:
         """Open a connection, unless the database is away."""
@@ -190,6 +192,12 @@ def faulty_sink(url: str, channel: str, mapping: Mapping, faults: Faults) -> Led
     """Give a sink on tables that `open_store` has made; its connections have the faults."""
     is_sqlite = url.startswith("sqlite")
     database: Database = FaultySqlite(url, faults) if is_sqlite else FaultyPostgresql(url, channel, faults)
-    tables = ledger_tables(database.schema)
-    store = Store(channel, database, tables, mapping, mapped_tables(mapping, tables), 1)
+    tables, mapped = _tables(database.schema, mapping)
+    store = Store(channel, database, tables, mapping, mapped, 1)
     return SqliteSink(store) if is_sqlite else PostgresqlSink(store)
+
+
+@cache
+def _tables(schema: str | None, mapping: Mapping) -> tuple[LedgerTables, tuple[MappedTable, ...]]:
+    tables = ledger_tables(schema)
+    return tables, mapped_tables(mapping, tables)

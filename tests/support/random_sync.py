@@ -2,7 +2,6 @@
 
 import json
 import random
-from dataclasses import dataclass
 from typing import Any
 
 from network.protocol.composite_key import encode_composite_key
@@ -86,19 +85,10 @@ SELECTORS: tuple[tuple[dict[str, Any], tuple[str, ...]], ...] = (
 )
 
 
-@dataclass(frozen=True)
-class RandomSync:
-    """What a seed gives: a mapping as YAML has it, and a chain."""
-
-    definition: dict[str, Any]
-    blocks: tuple[bytes, ...]
-
-
-def random_sync(choose: random.Random) -> RandomSync:
-    """Draw a mapping and a chain that it fits now and then."""
+def random_mapping(choose: random.Random) -> dict[str, Any]:
+    """Draw a mapping, as YAML has it."""
     count = choose.randint(1, 5)
-    definition = {"kvr_mapping": 1, "tables": {f"t{number}": _table(choose, number) for number in range(count)}}
-    return RandomSync(definition, _chain(choose))
+    return {"kvr_mapping": 1, "tables": {f"t{number}": _table(choose, number) for number in range(count)}}
 
 
 # --- mappings
@@ -160,7 +150,8 @@ def _child(choose: random.Random, parts: tuple[str, ...]) -> dict[str, Any]:
 # --- chains
 
 
-def _chain(choose: random.Random) -> tuple[bytes, ...]:
+def random_chain(choose: random.Random) -> tuple[bytes, ...]:
+    """Draw a chain, whose keys and values fit the mappings now and then."""
     factory = ChainFactory(seed=choose.randrange(4))
     sequence = 0
     for _ in range(choose.randint(2, 8)):
