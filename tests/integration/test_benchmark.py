@@ -8,6 +8,7 @@ import pytest
 from tests.benchmarks import sync
 
 
+@pytest.mark.timeout(180)  # it starts a process for each measurement, one after the other
 @pytest.mark.usefixtures("postgresql_server")
 def test_every_measurement_runs_and_both_bounds_write_the_same_rows(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
