@@ -8,12 +8,11 @@ from collections.abc import Iterable, Iterator, Sequence
 from functools import lru_cache
 from hashlib import sha256
 from itertools import chain
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from fabric_protos.msp import identities_pb2
 from fabric_protos.peer import chaincode_pb2
 
-from kvr_sync.envelope_columns import IS_DELETE, IS_PURGE, Columns, read_columns
 from kvr_sync.model import DecodedBlock, DecodedTransaction, EventFacts, LedgerKey, TransactionFacts, Write, WriteKind
 from network.protocol.block import BlockFrame
 from network.protocol.decode import decode_frame, decode_transaction
@@ -23,6 +22,9 @@ from network.protocol.read_write_set import HashedWrite, MetadataEntry, Namespac
 from network.protocol.transaction import HEADER_ENDORSER_TRANSACTION, ChaincodeId, Transaction
 from network.protocol.validation_code import NOT_VALIDATED
 from network.protocol.wire import envelope_defect, parse
+
+if TYPE_CHECKING:  # numpy starts a thread, and takes time; who decodes a block now and then does without
+    from kvr_sync.envelope_columns import Columns
 
 _BATCH_BYTES: Final = 4 * 1024 * 1024
 """Of blocks, and of envelopes, that are read together: the more, the less each costs, up to some thousand envelopes."""
@@ -133,6 +135,8 @@ def decode_plain(envelopes: Sequence[bytes], places: Sequence[tuple[int, int]]) 
 
     `places`: for each envelope the number in its block, and its verdict. Never raises.
     """
+    from kvr_sync.envelope_columns import read_columns  # noqa: PLC0415  see above
+
     found: list[DecodedTransaction | None] = [None] * len(envelopes)
     columns = read_columns(envelopes)
     content, known = columns.content, _Known()
@@ -208,7 +212,9 @@ def decode_plain(envelopes: Sequence[bytes], places: Sequence[tuple[int, int]]) 
     return found
 
 
-def _plain_writes(columns: Columns, places: Sequence[tuple[int, int]], known: _Known) -> dict[int, list[Write]]:
+def _plain_writes(columns: "Columns", places: Sequence[tuple[int, int]], known: _Known) -> dict[int, list[Write]]:
+    from kvr_sync.envelope_columns import IS_DELETE, IS_PURGE  # noqa: PLC0415  see above
+
     content = columns.content
     find_text, make_text = known.texts.get, known.text
     found: dict[int, list[Write]] = {}
@@ -234,7 +240,7 @@ def _plain_writes(columns: Columns, places: Sequence[tuple[int, int]], known: _K
     return found
 
 
-def _plain_endorsers(columns: Columns, known: _Known) -> dict[int, list[bytes]]:
+def _plain_endorsers(columns: "Columns", known: _Known) -> dict[int, list[bytes]]:
     content = columns.content
     find_identity = known.identities.get
     found: dict[int, list[bytes]] = {}

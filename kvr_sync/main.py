@@ -307,6 +307,8 @@ def serve(  # noqa: PLR0913, PLR0917  # one parameter per option
     """
     from kvr_sync.service_command import serve_channels  # noqa: PLC0415  short commands do not wait for it
 
+    if not (settings or database or os.environ.get("KVR_DATABASE") or os.environ.get("KVR_DATABASE_FILE")):
+        raise typer.BadParameter("give a URL, or set KVR_DATABASE or KVR_DATABASE_FILE", param_hint="--database")
     with _errors_reported(as_json=False):
         _pin(pin)
         entry: dict[str, object] = {

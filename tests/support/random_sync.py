@@ -70,7 +70,7 @@ FACTS = (
     ("tx_id", "text"),
     ("creator_msp_id", "text"),
     ("chaincode", "text"),
-    ("function", "bytes"),
+    ("function", "text"),
     ("claimed_at", "timestamp"),
     ("claimed_nanos", "integer"),
 )
