@@ -6,6 +6,7 @@ import sqlite3
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -81,6 +82,10 @@ def run(
             wall_clock=lambda: wall_clock,
         )
         return engine.run()
+
+
+def holds(url: str, blocks: int) -> bool:
+    return applied(url) == blocks
 
 
 def applied(url: str) -> int:
@@ -163,7 +168,7 @@ def test_a_peer_is_kept_as_it_is_followed(sqlite_url: str, other_url: str, archi
         with kvr_running(log, "sync", "follow", *options, "--into", sqlite_url, "--archive", str(archive)) as follower:
             for height in range(21, 25):
                 peer.append(BLOCKS[height - 1])
-                wait_until(lambda height=height: applied(sqlite_url) == height, f"block {height}; {log.read_text()}")  # type: ignore[misc]
+                wait_until(partial(holds, sqlite_url, height), f"block {height}; {log.read_text()}")
                 assert len(archived_contents(archive / CHANNEL)) == height
             follower.send_signal(signal.SIGTERM)
             assert follower.wait(30) == 0

@@ -8,6 +8,7 @@ from typing import Any
 
 import psycopg
 import pytest
+import yaml
 from sqlalchemy import make_url
 from typer.testing import CliRunner
 
@@ -96,8 +97,6 @@ def test_what_was_changed_by_hand_is_found(case: str, synced: str) -> None:
 
 
 def mapped_tables() -> list[str]:
-    import yaml  # noqa: PLC0415
-
     return list(yaml.safe_load(OUTCOMES.read_text())["tables"])
 
 

@@ -26,7 +26,7 @@ from kvr_sync.store.opening import open_store
 from tests.support.command import kvr, kvr_running
 from tests.support.comparison import assert_tables_equal_oracle
 from tests.support.evidence import wait_until
-from tests.support.postgresql import connect
+from tests.support.postgresql import fresh_database, own_server
 from tests.support.postgresql_proxy import postgresql_proxy
 from tests.support.recorded_chain import load_chain, write_records
 from tests.support.tables import NO_TABLES, query
@@ -206,15 +206,19 @@ def waiting_sessions(url: str) -> list[tuple[str | None]]:
     )
 
 
+def terminate_inside_a_transaction(service: Service, url: str) -> None:
+    wait_until(lambda: ("Lock",) in waiting_sessions(url), "the rows of a run are on their way")
+    service.process.terminate()
+    with pytest.raises(subprocess.TimeoutExpired):
+        service.process.wait(5 * EVERY)
+
+
 def test_a_signal_inside_a_transaction_lets_it_end(postgresql_url: str, tmp_path: Path) -> None:
     open_store(postgresql_url, "consortium", mapping=read_mapping_file(OUTCOMES)).close()
     source = write_records(tmp_path / "blocks", CHAIN.blocks[:10])
     with serving(source, postgresql_url, tmp_path / "log") as service:
         with writers_locked_out(postgresql_url, "ledger_block"):
-            wait_until(lambda: ("Lock",) in waiting_sessions(postgresql_url), "the rows of a run are on their way")
-            service.process.terminate()
-            with pytest.raises(subprocess.TimeoutExpired):
-                service.process.wait(5 * EVERY)
+            terminate_inside_a_transaction(service, postgresql_url)
 
         assert service.end() == 0
 
@@ -368,10 +372,7 @@ def test_a_second_signal_ends_it_at_once_and_without_damage(postgresql_url: str,
     source = write_records(tmp_path / "blocks", CHAIN.blocks[:10])
     with serving(source, postgresql_url, tmp_path / "log") as service:
         with writers_locked_out(postgresql_url, "ledger_block"):
-            wait_until(lambda: ("Lock",) in waiting_sessions(postgresql_url), "the rows of a run are on their way")
-            service.process.terminate()
-            with pytest.raises(subprocess.TimeoutExpired):
-                service.process.wait(5 * EVERY)
+            terminate_inside_a_transaction(service, postgresql_url)
             service.process.terminate()
 
             assert service.end() == 128 + signal.SIGTERM
@@ -382,26 +383,25 @@ def test_a_second_signal_ends_it_at_once_and_without_damage(postgresql_url: str,
     assert_tables_equal_oracle(postgresql_url, CHAIN.blocks[:10], OUTCOMES)
 
 
-def test_production_refuses_a_server_that_may_lose_commits(postgresql_url: str, tmp_path: Path) -> None:
-    with connect(make_url(postgresql_url)) as session:
-        if session.execute("SHOW fsync").fetchone() == ("on",):
-            pytest.skip("the server that was given waits for the disk")
-    settings = settings_file(
-        tmp_path,
-        f"""\
+def test_production_refuses_a_server_that_may_lose_commits(tmp_path: Path) -> None:
+    with own_server(durable=False) as server, fresh_database(server) as database:
+        url = database.render_as_string(hide_password=False)
+        settings = settings_file(
+            tmp_path,
+            f"""\
 environment: production
-database: "{postgresql_url}"
+database: "{url}"
 metrics: {{port: 0}}
 channels:
   - {{file: blocks, channel: consortium, mapping: service, pin: "{"00" * 32}"}}
 """,
-    )
+        )
 
-    done = kvr("sync", "serve", "--settings", str(settings))
+        done = kvr("sync", "serve", "--settings", str(settings))
 
-    assert done.returncode == 1
-    assert "fsync, full_page_writes off: what was acknowledged may be lost" in done.stderr
-    assert applied(postgresql_url) == -1
+        assert done.returncode == 1
+        assert "fsync, full_page_writes off: what was acknowledged may be lost" in done.stderr
+        assert applied(url) == -1
 
 
 def test_options_and_a_settings_file_are_not_mixed(tmp_path: Path) -> None:

@@ -37,6 +37,13 @@ def running_server(*, durable: bool = False) -> Iterator[URL]:
     if address:
         yield given_server(address)
         return
+    with own_server(durable=durable) as url:
+        yield url
+
+
+@contextmanager
+def own_server(*, durable: bool) -> Iterator[URL]:
+    """Start the server of the wheel, whatever other server there is; as `running_server`."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # platformdirs', where a machine has no runtime folder for this user

@@ -2,6 +2,7 @@
 
 import random
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -232,8 +233,8 @@ def test_the_blocks_before_one_that_is_none_are_given() -> None:
 def test_verdicts_are_those_of_the_flags_and_none_where_flags_are_missing() -> None:
     content = load_chain("fabric-3.1.5-raft").blocks[6]
 
-    def shorten(block: object) -> None:
-        block.metadata.metadata[2] = b""  # type: ignore[attr-defined]
+    def shorten(block: Any) -> None:
+        block.metadata.metadata[2] = b""
 
     assert [it.facts.validation_code for it in decode_block(content).transactions] == list(decode_block(content).flags)
     short = decode_block(change_block(content, shorten))

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -85,8 +86,8 @@ def refusal(tmp_path: Path, *frames: bytes, name: str = "") -> str:
 
 
 def other_data(content: bytes) -> bytes:
-    def change(block: object) -> None:
-        block.data.data[0] += b"\0"  # type: ignore[attr-defined]
+    def change(block: Any) -> None:
+        block.data.data[0] += b"\0"
 
     return change_block(content, change)
 

@@ -108,7 +108,7 @@ def test_a_newer_format_is_told_from_damage() -> None:
 )
 def test_a_header_beyond_the_limits_is_refused(claims: dict[str, int]) -> None:
     with pytest.raises(FrameError, match="beyond the limits"):
-        decode_header(forged_frame(BLOCK, **claims)[:HEADER_BYTES])  # type: ignore[arg-type]
+        decode_header(forged_frame(BLOCK, **claims)[:HEADER_BYTES])  # type: ignore[arg-type]  # bytes are not among these claims
 
 
 @pytest.mark.parametrize(
