@@ -11,7 +11,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Literal, NamedTuple
 
-from sqlalchemy import Connection, Table, and_, func, or_, select, text
+from sqlalchemy import Connection, Table, and_, func, select, text
 from sqlalchemy.sql import Select
 
 from kvr_sync.errors import KvrSyncError
@@ -20,10 +20,10 @@ from kvr_sync.store.database import NEWEST_POSTGRESQL, OLDEST_POSTGRESQL, undura
 from kvr_sync.store.database_error import driver_errors
 from kvr_sync.store.drift import first_difference
 from kvr_sync.store.ledger_sink import Clock, utc_now
-from kvr_sync.store.mapped_table import MappedTable, mapped_tables
+from kvr_sync.store.mapped_table import VERSION_COLUMNS, MappedTable, mapped_tables, standing
 from kvr_sync.store.migration import newest_revision, stored_revision
-from kvr_sync.store.opening import check_position, recorded_mapping
-from kvr_sync.store.status import read_status
+from kvr_sync.store.opening import check_position
+from kvr_sync.store.status import read_status, recorded_mapping
 
 Verdict = Literal["ok", "warn", "fail"]
 
@@ -178,7 +178,7 @@ def _validity(examination: _Examination) -> Finding:
 
 
 _BY_HAND = "rows were changed by hand: compare with `kvr audit history`, then build the tables anew"
-_VERSION = ("kvr_block_number", "kvr_tx_number", "kvr_write_number")
+_VERSION = VERSION_COLUMNS[1:]
 
 
 def _state(examination: _Examination) -> Finding:
@@ -198,25 +198,12 @@ def _state(examination: _Examination) -> Finding:
 
 
 def _newest(history: Table) -> Select[tuple[object, ...]]:
-    later = history.alias("later")
-    position = [history.c[name] for name in _VERSION]
-    later_position = [later.c[name] for name in _VERSION]
-    follows = or_(
-        later_position[0] > position[0],
-        and_(later_position[0] == position[0], later_position[1] > position[1]),
-        and_(
-            later_position[0] == position[0],
-            later_position[1] == position[1],
-            later_position[2] > position[2],
-        ),
-    )
-    exists = select(later.c.kvr_key_id).where(later.c.kvr_key_id == history.c.kvr_key_id, follows).exists()
-    return select(history.c.kvr_key_id, *position).where(history.c.kvr_kind != "delete", ~exists)
+    return select(*(history.c[name] for name in VERSION_COLUMNS)).where(*standing(history))
 
 
 def _not_matched(current: Table, newest: Select[tuple[object, ...]]) -> Select[int]:
     found = newest.subquery()
-    same = and_(*(found.c[name] == current.c[name] for name in ("kvr_key_id", *_VERSION)))
+    same = and_(*(found.c[name] == current.c[name] for name in VERSION_COLUMNS))
     return select(func.count()).select_from(current.outerjoin(found, same)).where(found.c.kvr_key_id.is_(None))
 
 

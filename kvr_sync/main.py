@@ -402,7 +402,7 @@ def references(database: Database, channel: Channel = None, as_json: Json = Fals
     """Count the rows that refer to what is not there. A record may come before its counterpart: nothing waits."""
     with _errors_reported(as_json=as_json):
         with open_tables(database, channel) as synced:
-            checked = check_references(synced.connection, synced.tables)
+            checked = check_references(synced.connection, synced.tables, place=synced.place)
         if as_json:
             typer.echo(json.dumps({"references": [found._asdict() for found in checked]}, indent=2))
             return

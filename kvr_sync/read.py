@@ -89,7 +89,7 @@ def read_table(synced: SyncedTables, query: TableQuery) -> TablePage:
     Raises ConfigurationError: no such table or column, a value that the column cannot hold, a past that is not kept;
     TablesBehindError (retryable): the tables do not reach the block that is asked for.
     """
-    return read_page(synced.connection, synced.tables, query)
+    return read_page(synced.connection, synced.tables, query, place=synced.place)
 
 
 def _parse(url: str) -> URL:

@@ -2,12 +2,12 @@
 
 from typing import NamedTuple
 
-from sqlalchemy import Connection, Table, exists, func, select
+from sqlalchemy import Connection, MetaData, Table, exists, func, select
 
-from kvr_sync.mapping.definition import Reference
+from kvr_sync.mapping.definition import ChildMapping, Reference, TableMapping
 from kvr_sync.store.mapped_table import MappedTable
-from kvr_sync.store.schema import LedgerTables, ledger_tables
-from kvr_sync.table_query import recorded_mapping
+from kvr_sync.store.schema import LedgerTables
+from kvr_sync.store.status import recorded_mapping
 
 MAX_EXAMPLES = 5
 """Ids that are named of the rows without counterpart."""
@@ -26,24 +26,22 @@ class CheckedReference(NamedTuple):
     examples: list[str]
 
 
-def check_references(connection: Connection, tables: LedgerTables) -> list[CheckedReference]:
-    """Check every reference of the mapping in force, in its order; none where it has none."""
-    mapping = recorded_mapping(connection, tables)
-    if mapping is None:
-        return []
-    own = ledger_tables(tables.metadata.schema)
-    made = {definition.name: MappedTable(definition, own) for definition in mapping.tables}
+def check_references(connection: Connection, tables: LedgerTables, *, place: str) -> list[CheckedReference]:
+    """Check every reference of the mapping in force, in its order; `place` names the database in errors."""
+    mapping = recorded_mapping(connection, tables, place)
+    metadata = MetaData(schema=tables.metadata.schema)
+    made = {definition.name: MappedTable(definition, metadata) for definition in mapping.tables}
     checked = []
     for definition in mapping.tables:
-        parent = made[definition.name].current
-        parts = [(definition.name, parent, definition.columns)]
-        children = zip(definition.children, made[definition.name].children, strict=True)
-        parts += [(child.name, child_table.current, child.columns) for child, child_table in children]
-        for name, table, columns in parts:
-            for column in columns:
+        parent = made[definition.name]
+        parts: tuple[TableMapping | ChildMapping, ...] = (definition, *definition.children)
+        currents = [parent.current, *(child.current for child in parent.children)]
+        for part, table in zip(parts, currents, strict=True):
+            for column in part.columns:
                 if column.references is not None:
                     target = made[column.references.table].current
-                    checked.append(_check(connection, (name, table, column.name), parent, target, column.references))
+                    source = (part.name, table, column.name)
+                    checked.append(_check(connection, source, parent.current, target, column.references))
     return checked
 
 

@@ -1,14 +1,14 @@
 """Rows of a mapped table: as they are, or as they were after a block; by page, and as new as is asked for."""
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import date, datetime
 from decimal import Decimal
 from typing import Any, NamedTuple
 from uuid import UUID
 
-from sqlalchemy import Connection, Select, Table, exists, select, tuple_
+from sqlalchemy import Connection, MetaData, Select, select
 
 from kvr_sync.errors import ConfigurationError, TablesBehindError
 from kvr_sync.mapping.conversion import text_converter
@@ -16,16 +16,14 @@ from kvr_sync.mapping.definition import ColumnMapping, ColumnType, TableMapping
 from kvr_sync.mapping.definition import Mapping as TableMappings
 from kvr_sync.mapping.quarantine import UnfitValueError
 from kvr_sync.mapping.schema_check import suggestion
-from kvr_sync.mapping.validation import from_json
 from kvr_sync.store.encoding import DatabaseKind, encoding_for
-from kvr_sync.store.mapped_table import FACT_COLUMNS, MappedTable
-from kvr_sync.store.schema import LedgerTables, ledger_tables
-from kvr_sync.store.status import stored_checkpoint
+from kvr_sync.store.mapped_table import FACT_COLUMNS, MappedTable, standing
+from kvr_sync.store.schema import LedgerTables
+from kvr_sync.store.status import recorded_mapping, stored_checkpoint
 
 MAX_PAGE_SIZE = 1_000
 """Most rows of one page."""
 
-_VERSION = FACT_COLUMNS[:3]
 _EXTERNAL_ID = "external_id"
 
 
@@ -58,13 +56,13 @@ class TablePage(NamedTuple):
     block_number: int
 
 
-def read_page(connection: Connection, tables: LedgerTables, query: TableQuery) -> TablePage:
-    """Read one page.
+def read_page(connection: Connection, tables: LedgerTables, query: TableQuery, *, place: str) -> TablePage:
+    """Read one page; `place` names the database in errors.
 
     Raises ConfigurationError: no such table or column, a value that the column cannot hold, a past that is not kept;
     TablesBehindError: the tables do not reach the block that is asked for.
     """
-    definition, mapped = _find_table(connection, tables, query.table)
+    definition, mapped = _find_table(connection, tables, query.table, place)
     checkpoint = stored_checkpoint(connection, tables)
     reached = -1 if checkpoint is None else checkpoint.block_number
     needed = max(query.minimum_block or 0, query.as_of or 0)
@@ -82,19 +80,14 @@ def read_page(connection: Connection, tables: LedgerTables, query: TableQuery) -
     return TablePage(rows[:limit], following, reached if query.as_of is None else query.as_of)
 
 
-def recorded_mapping(connection: Connection, tables: LedgerTables) -> TableMappings | None:
-    """Read the mapping in force; None where there is the ledger layer alone."""
-    content = connection.scalar(select(tables.mapping.c.content).order_by(tables.mapping.c.version.desc()).limit(1))
-    return None if content is None else from_json(content, "the recorded mapping")
-
-
-def _find_table(connection: Connection, tables: LedgerTables, name: str) -> tuple[TableMapping, MappedTable]:
-    mapping = recorded_mapping(connection, tables)
-    known = {table.name: table for table in mapping.tables} if mapping else {}
+def _find_table(
+    connection: Connection, tables: LedgerTables, name: str, place: str
+) -> tuple[TableMapping, MappedTable]:
+    known = {table.name: table for table in recorded_mapping(connection, tables, place).tables}
     if name not in known:
         message = f"there is no mapped table {name!r}{suggestion(name, known)}"
         raise ConfigurationError(message + (f"; there are {', '.join(known)}" if known else ""))
-    return known[name], MappedTable(known[name], ledger_tables(tables.metadata.schema))
+    return known[name], MappedTable(known[name], MetaData(schema=tables.metadata.schema))
 
 
 def _select(definition: TableMapping, mapped: MappedTable, query: TableQuery, dialect: str) -> Select[Any]:
@@ -106,25 +99,13 @@ def _select(definition: TableMapping, mapped: MappedTable, query: TableQuery, di
         raise ConfigurationError(f"table {mapped.name} holds private values, of which no past is kept")
     else:
         table = mapped.history
-        statement = select(*(table.c[name] for name in names)).where(*_as_of(table, query.as_of))
+        statement = select(*(table.c[name] for name in names)).where(*standing(table, query.as_of))
     for name, text in query.wanted.items():
         value = _wanted_value(definition, name, text, dialect)
         statement = statement.where(table.c[name] == value)
     if query.after is not None:
         statement = statement.where(table.c.external_id > query.after)
     return statement.order_by(table.c.external_id)
-
-
-def _as_of(history: Table, block: int) -> Iterator[Any]:
-    """Yield the conditions that a version was the last of its key up to a block, and not a delete."""
-    later = history.alias("later")
-    yield history.c.kvr_block_number <= block
-    yield history.c.kvr_kind != "delete"
-    yield ~exists().where(
-        later.c.kvr_key_id == history.c.kvr_key_id,
-        later.c.kvr_block_number <= block,
-        tuple_(*(later.c[name] for name in _VERSION)) > tuple_(*(history.c[name] for name in _VERSION)),
-    )
 
 
 def _wanted_value(definition: TableMapping, name: str, text: str, dialect: str) -> object:

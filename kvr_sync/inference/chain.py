@@ -39,15 +39,13 @@ def infer_from_tables(synced: SyncedTables, report: Report = lambda _: None) -> 
 
 def _infer(channel: str, writes: Callable[[], Writes], report: Report) -> str:
     inference = Inference()
-    count = 0
-    for passed in (inference.add_key, inference.add_value):
-        for key, value in writes():
-            if passed == inference.add_key:
-                inference.add_key(key.namespace, key.key)
-            else:
-                inference.add_value(key.namespace, key.key, value)
-            count += 1
-            report(count)
+    read = 0
+    for read, (key, _) in enumerate(writes(), start=1):
+        inference.add_key(key.namespace, key.key)
+        report(read)
+    for number, (key, value) in enumerate(writes(), start=read + 1):
+        inference.add_value(key.namespace, key.key, value)
+        report(number)
     groups = inference.groups()
     if not groups:
         raise ConfigurationError(f"channel {channel}: no chaincode of it has written a public value yet")

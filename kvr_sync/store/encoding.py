@@ -53,6 +53,11 @@ def time_text(time: datetime) -> str:
     return f"{time.astimezone(UTC).replace(tzinfo=None).isoformat(timespec='microseconds')}Z"
 
 
+def stored_time(kind: DatabaseKind, time: datetime | None) -> object:
+    """Give a time as the driver of a kind of database takes it, one value at a time; None stays None."""
+    return time if time is None or kind is DatabaseKind.POSTGRESQL else time_text(time)
+
+
 def _decimal_text(value: Decimal) -> str:
     return format(value, "f")
 

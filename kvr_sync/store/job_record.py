@@ -6,13 +6,13 @@ what is written there, not from when it started itself. A job whose process died
 
 from collections.abc import Callable
 from contextlib import suppress
-from datetime import datetime, timedelta
+from datetime import timedelta
 
 from sqlalchemy import Connection, delete, func, insert, select, update
 
 from kvr_sync.errors import KvrSyncError
 from kvr_sync.store.database_error import driver_errors
-from kvr_sync.store.encoding import DatabaseKind, time_text
+from kvr_sync.store.encoding import stored_time
 from kvr_sync.store.ledger_sink import Clock, LedgerSink, utc_now
 from kvr_sync.store.status import read_time
 
@@ -70,7 +70,7 @@ class _JobRecord:
             started = read_time(connection.scalar(select(table.c.started_at).where(table.c.job == self._name)))
             if started is not None and started <= now < started + timedelta(seconds=every_seconds):
                 return False
-            values = {"started_at": self._time(now), "ended_at": None}
+            values = {"started_at": stored_time(self._sink.kind, now), "ended_at": None}
             if started is None:
                 connection.execute(insert(table).values(job=self._name, **values))
             else:
@@ -79,10 +79,7 @@ class _JobRecord:
 
     def end(self, error_code: str | None) -> None:
         database, table = self._sink.database, self._sink.tables.job
-        ended = self._time(self._clock())
+        ended = stored_time(self._sink.kind, self._clock())
         values = {"ended_at": ended, "error_code": error_code} | ({} if error_code else {"succeeded_at": ended})
         with driver_errors(database.place), database.engine.begin() as connection:
             connection.execute(update(table).where(table.c.job == self._name).values(**values))
-
-    def _time(self, moment: datetime) -> object:
-        return time_text(moment) if self._sink.kind is DatabaseKind.SQLITE else moment

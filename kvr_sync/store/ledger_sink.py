@@ -9,7 +9,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from hashlib import sha256
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 from sqlalchemy import (
     Column,
@@ -38,7 +38,7 @@ from kvr_sync.store.change_feed import ChangeKind, number_changes
 from kvr_sync.store.database import READING, Database
 from kvr_sync.store.database_error import DRIVER_ERRORS, driver_errors
 from kvr_sync.store.dictionary import CACHED_KEYS, CACHED_NAMES, Dictionary, ledger_key_digest
-from kvr_sync.store.encoding import DatabaseKind, encoding_for
+from kvr_sync.store.encoding import DatabaseKind, encoding_for, stored_time
 from kvr_sync.store.mapped_table import MappedTable
 from kvr_sync.store.rows import (
     BlockRow,
@@ -72,6 +72,8 @@ from kvr_sync.store.sink import (
 from kvr_sync.store.status import read_status, stored_anchor, stored_checkpoint
 from kvr_sync.store.storable import storable_text
 from network.protocol.read_write_set import Version
+
+K = TypeVar("K", bytes, int)
 
 LOOKUP_SIZE = 1_000
 """Values compared in one look-up statement; both databases take many more parameters."""
@@ -140,10 +142,6 @@ class LedgerSink(ABC):
     copy_types: CopyTypes | None
 
     @abstractmethod
-    def _encode_time(self, time: datetime) -> object:
-        """Turn a time into what the driver takes."""
-
-    @abstractmethod
     def _prepare(self, connection: Connection) -> None:
         """Make a new session ready to write."""
 
@@ -174,14 +172,10 @@ class LedgerSink(ABC):
         """
 
     @abstractmethod
-    def _among(self, connection: Connection, column: Column[Any], keys: Sequence[int]) -> set[int]:
-        """Give those of `keys` that a column has."""
-
-    @abstractmethod
     def _find(
-        self, connection: Connection, number: Column[Any], digest: Column[Any], digests: Sequence[bytes]
-    ) -> dict[bytes, int]:
-        """Give the numbers of those digests that a dictionary table has."""
+        self, connection: Connection, number: Column[Any], given: Column[Any], wanted: Sequence[K]
+    ) -> dict[K, int]:
+        """Give what stands beside those of `wanted` that a column of a table has."""
 
     # Writing.
 
@@ -248,7 +242,7 @@ class LedgerSink(ABC):
         run = self.tables.run
         with self._transaction() as connection:
             statement = insert(run).returning(run.c.run_id)
-            started_at = self._encode_time(self._clock())
+            started_at = stored_time(self.kind, self._clock())
             values = {"started_at": started_at, "outcome": "running", "blocks": 0, "transactions": 0}
             return int(connection.execute(statement.values(**values)).scalar_one())
 
@@ -259,7 +253,7 @@ class LedgerSink(ABC):
             connection.execute(
                 update(run)
                 .where(run.c.run_id == run_id)
-                .values(ended_at=self._encode_time(self._clock()), **result._asdict())
+                .values(ended_at=stored_time(self.kind, self._clock()), **result._asdict())
             )
 
     def close(self) -> None:
@@ -373,7 +367,7 @@ class LedgerSink(ABC):
         anchor: AnchorName,
     ) -> None:
         table = self.tables.checkpoint
-        values: dict[str, object] = {**new._asdict(), "updated_at": self._encode_time(self._clock())}
+        values: dict[str, object] = {**new._asdict(), "updated_at": stored_time(self.kind, self._clock())}
         if expected is None:
             values |= {"channel": self._channel, "genesis_hash": blocks[0].header_hash, "anchor": anchor}
             moved = self._insert_once(connection, table, values)
@@ -460,12 +454,12 @@ class LedgerSink(ABC):
         """
         mapped = self._mapped[table]
         known = [keys[position] for position in rows.current if keys[position] <= last_known]
-        before = self._among(connection, mapped.current.c.kvr_key_id, known) if known else set()
-        existing = set(before)
+        key_id = mapped.current.c.kvr_key_id
+        before = frozenset(self._find(connection, key_id, key_id, known)) if known else frozenset()
         feed = self._feeds[table]
-        changes = number_changes(feed.table_id, rows, keys, existing, feed.last)
+        changes = number_changes(feed.table_id, rows, keys, set(before), feed.last)
         feed.last = changes.last
-        self._write_versions(connection, table, rows, keys, Touched(frozenset(before), changes.last_of_key))
+        self._write_versions(connection, table, rows, keys, Touched(before, changes.last_of_key))
         if self._has_open_quarantine:
             self._close_quarantine(connection, mapped.name, rows, keys)
         return changes.rows

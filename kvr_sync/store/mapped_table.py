@@ -10,7 +10,17 @@ from collections.abc import Container, Iterator, Sequence
 from hashlib import sha256
 from typing import Any, NamedTuple
 
-from sqlalchemy import Column, Index, MetaData, PrimaryKeyConstraint, Table, UniqueConstraint
+from sqlalchemy import (
+    Column,
+    ColumnElement,
+    Index,
+    MetaData,
+    PrimaryKeyConstraint,
+    Table,
+    UniqueConstraint,
+    exists,
+    tuple_,
+)
 from sqlalchemy.types import TypeEngine
 
 from kvr_sync.errors import ConfigurationError
@@ -67,9 +77,8 @@ class MappedTable:
     `history` is None for a private table. `children` are in the order of the mapping.
     """
 
-    def __init__(self, definition: TableMapping, tables: LedgerTables, ambiguous: Container[str] = ()) -> None:
+    def __init__(self, definition: TableMapping, metadata: MetaData, ambiguous: Container[str] = ()) -> None:
         """`ambiguous`: what more than one index of the mapping would be called."""
-        metadata = tables.metadata
         self.name = definition.name
         self.is_private = bool(definition.collections)
         # A history would keep what was purged, or has expired.
@@ -88,6 +97,21 @@ class MappedTable:
         """All tables of the entry."""
         pairs = [(self.current, self.history), *self.children]
         return tuple(table for pair in pairs for table in pair if table is not None)
+
+
+def standing(history: Table, as_of: int | None = None) -> tuple[ColumnElement[bool], ...]:
+    """Give the conditions on rows of a history that they are the newest of their key, and no deletes.
+
+    `as_of`: the newest up to this block; None: of all.
+    """
+    later = history.alias("later")
+    position, later_position = (tuple_(*(part.c[name] for name in VERSION_COLUMNS[1:])) for part in (history, later))
+    follows = [later.c.kvr_key_id == history.c.kvr_key_id, later_position > position]
+    conditions = [history.c.kvr_kind != "delete"]
+    if as_of is not None:
+        follows.append(later.c.kvr_block_number <= as_of)
+        conditions.append(history.c.kvr_block_number <= as_of)
+    return (*conditions, ~exists().where(*follows))
 
 
 def _names(definition: TableMapping, *, with_history: bool) -> list[str]:
@@ -193,7 +217,7 @@ def mapped_tables(mapping: Mapping, tables: LedgerTables) -> tuple[MappedTable, 
     """
     names = Counter(_index_name(part.name, columns) for part in mapping.parts() for columns in _indexed(part))
     ambiguous = {name for name, count in names.items() if count > 1}
-    return tuple(MappedTable(definition, tables, ambiguous) for definition in mapping.tables)
+    return tuple(MappedTable(definition, tables.metadata, ambiguous) for definition in mapping.tables)
 
 
 def _key_column(*, primary_key: bool) -> Column[int]:

@@ -10,10 +10,10 @@ from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.sql.compiler import IdentifierPreparer
 
 from kvr_sync.store.change_feed import ChangeKind
-from kvr_sync.store.mapped_table import ChildTable, MappedTable
+from kvr_sync.store.mapped_table import VERSION_COLUMNS, ChildTable, MappedTable
 from kvr_sync.store.schema import LedgerTables
 
-_VERSION = ("kvr_block_number", "kvr_tx_number", "kvr_write_number")
+_VERSION = VERSION_COLUMNS[1:]
 
 
 def view_statements(dialect: str, tables: LedgerTables, mapped: Sequence[MappedTable]) -> Iterator[str]:

@@ -4,7 +4,6 @@ from sqlalchemy import Connection, func, insert, inspect, select, text
 
 from kvr_sync.errors import CheckpointConflictError, ConfigurationError, SchemaDriftError
 from kvr_sync.mapping.definition import Mapping, to_json
-from kvr_sync.mapping.validation import from_json
 from kvr_sync.store.database import Database, open_database
 from kvr_sync.store.database_error import driver_errors
 from kvr_sync.store.drift import first_difference
@@ -16,9 +15,7 @@ from kvr_sync.store.postgresql_sink import PostgresqlSink
 from kvr_sync.store.schema import LedgerTables, ledger_tables
 from kvr_sync.store.sink import Hook, no_hook
 from kvr_sync.store.sqlite_sink import SqliteSink
-
-NO_MAPPING = Mapping("none", ())
-"""The mapping of a database that has the ledger layer alone."""
+from kvr_sync.store.status import NO_MAPPING, recorded_mapping
 
 _MAPPING_VERSION = 1
 
@@ -79,13 +76,6 @@ def recorded_member(url: str, channel: str) -> str | None:
         if not inspect(connection).has_table(table.name, schema=database.schema):
             return None
         return connection.scalar(select(table.c.msp_id))
-
-
-def recorded_mapping(connection: Connection, tables: LedgerTables, place: str) -> Mapping:
-    """Give the mapping that the mapped tables were made from; NO_MAPPING where there are none."""
-    newest = select(tables.mapping.c.content).order_by(tables.mapping.c.version.desc()).limit(1)
-    content = connection.scalar(newest)
-    return NO_MAPPING if content is None else from_json(content, f"{place}: the recorded mapping")
 
 
 def _refuse_drift(connection: Connection, database: Database, tables: LedgerTables, *, strangers: bool) -> None:

@@ -14,7 +14,7 @@ from sqlalchemy import Connection, desc, func, insert, select
 
 from kvr_sync.errors import ConfigurationError
 from kvr_sync.model import Checkpoint
-from kvr_sync.store.encoding import time_text
+from kvr_sync.store.encoding import DatabaseKind, stored_time
 from kvr_sync.store.ledger_sink import Clock, utc_now
 from kvr_sync.store.schema import LedgerTables
 from kvr_sync.store.status import read_time, stored_checkpoint
@@ -68,15 +68,14 @@ def append_operation(
     clock: Clock = utc_now,
 ) -> None:
     """Append an entry, in the caller's transaction; `before` is the checkpoint as it was, the one after is read now."""
-    is_server = connection.dialect.name == "postgresql"
+    kind = DatabaseKind(connection.dialect.name)
     operator = operation.operator
-    if is_server:
+    if kind is DatabaseKind.POSTGRESQL:
         operator = f"{operator}, database user {connection.scalar(select(func.session_user()))}"
     after = stored_checkpoint(connection, tables)
-    now = clock()
     connection.execute(
         insert(tables.operation).values(
-            logged_at=now if is_server else time_text(now),
+            logged_at=stored_time(kind, clock()),
             operation=operation.name,
             operator=operator,
             reason=operation.reason,

@@ -13,7 +13,7 @@ from sqlalchemy import Connection, delete, func, insert, select, update
 from kvr_sync.lag import PeerSight
 from kvr_sync.store.database import READING
 from kvr_sync.store.database_error import DRIVER_ERRORS, driver_errors
-from kvr_sync.store.encoding import DatabaseKind, time_text
+from kvr_sync.store.encoding import stored_time
 from kvr_sync.store.ledger_sink import LedgerSink
 from kvr_sync.store.status import read_time
 
@@ -24,7 +24,7 @@ class PeerHeights:
     def __init__(self, sink: LedgerSink) -> None:
         self._database = sink.database
         self._tables = sink.tables
-        self._is_text = sink.kind is DatabaseKind.SQLITE
+        self._kind = sink.kind
         self._connection: Connection | None = None
 
     def behind_since(self) -> tuple[int, datetime] | None:
@@ -53,8 +53,8 @@ class PeerHeights:
                 for sight in sights:
                     values = {
                         "height": sight.height,
-                        "seen_at": self._time(sight.seen_at),
-                        "behind_since": self._time(sight.behind_since),
+                        "seen_at": stored_time(self._kind, sight.seen_at),
+                        "behind_since": stored_time(self._kind, sight.behind_since),
                     }
                     found = connection.execute(update(table).where(table.c.peer == sight.peer).values(**values))
                     if found.rowcount == 0:
@@ -74,13 +74,10 @@ class PeerHeights:
         """Give the connection back; a later call opens a new one."""
         connection, self._connection = self._connection, None
         if connection is not None:
-            with suppress(*DRIVER_ERRORS):
+            with suppress(*DRIVER_ERRORS):  # a broken link cannot be closed properly, and need not be
                 connection.close()
 
     def _connected(self) -> Connection:
         if self._connection is None:
             self._connection = self._database.engine.connect()
         return self._connection
-
-    def _time(self, moment: datetime | None) -> object:
-        return time_text(moment) if moment is not None and self._is_text else moment

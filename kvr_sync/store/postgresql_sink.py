@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from datetime import datetime
 from functools import lru_cache
 from typing import Any, cast
 
@@ -15,7 +14,7 @@ from sqlalchemy.dialects.postgresql.base import PGDialect
 from kvr_sync.model import Checkpoint
 from kvr_sync.store.copy_rows import HEADER, TRAILER, CurrentRows, RowPacker, fill, row_slices
 from kvr_sync.store.encoding import DatabaseKind
-from kvr_sync.store.ledger_sink import CACHED_STATEMENTS, Clock, LedgerSink, Store, Touched, utc_now
+from kvr_sync.store.ledger_sink import CACHED_STATEMENTS, Clock, K, LedgerSink, Store, Touched, utc_now
 from kvr_sync.store.mapped_table import ChildTable, MappedTable
 from kvr_sync.store.rows import ChildRows, CopyTypes, LedgerRows, MappedRows, MappedTypes, PackedRows, Rows
 from kvr_sync.store.schema import LedgerTables, row_columns
@@ -44,9 +43,6 @@ class PostgresqlSink(LedgerSink):
         self.copy_types = copy_types(store.tables, store.mapped)
         self._statements: dict[tuple[Table, int | None], bytes] = {}
         """COPY by table, and number of the staging table where it goes there first."""
-
-    def _encode_time(self, time: datetime) -> object:
-        return time
 
     def _prepare(self, connection: Connection) -> None:
         """Make the session's staging tables; they empty themselves at each COMMIT."""
@@ -125,12 +121,6 @@ class PostgresqlSink(LedgerSink):
         if newest:
             self._copy(connection, child.current, None, newest)
 
-    def _among(self, connection: Connection, column: Column[Any], keys: Sequence[int]) -> set[int]:
-        wanted = sql.Identifier(column.name)
-        statement = sql.SQL("SELECT {} FROM {} WHERE {} = ANY(%b)").format(wanted, _identifier(column.table), wanted)
-        with _driver(connection).cursor(binary=True) as cursor:
-            return {row[0] for row in cursor.execute(statement, (list(keys),))}
-
     def _copy(self, connection: Connection, table: Table, staging: int | None, content: bytes | bytearray) -> None:
         driver = _driver(connection)
         statement = self._statements.get((table, staging))
@@ -143,16 +133,16 @@ class PostgresqlSink(LedgerSink):
             copy.write(TRAILER)
 
     def _find(
-        self, connection: Connection, number: Column[Any], digest: Column[Any], digests: Sequence[bytes]
-    ) -> dict[bytes, int]:
+        self, connection: Connection, number: Column[Any], given: Column[Any], wanted: Sequence[K]
+    ) -> dict[K, int]:
         statement = sql.SQL("SELECT {}, {} FROM {} WHERE {} = ANY(%b)").format(
-            sql.Identifier(digest.name),
+            sql.Identifier(given.name),
             sql.Identifier(number.name),
-            _identifier(digest.table),
-            sql.Identifier(digest.name),
+            _identifier(given.table),
+            sql.Identifier(given.name),
         )
         with _driver(connection).cursor(binary=True) as cursor:
-            return dict(cursor.execute(statement, (list(digests),)))
+            return dict(cursor.execute(statement, (list(wanted),)))
 
 
 def _copy_statement(table: Table, target: sql.Identifier) -> sql.Composed:

@@ -19,10 +19,9 @@ from kvr_sync.store.database import open_database
 from kvr_sync.store.database_error import driver_errors
 from kvr_sync.store.drift import REVISION_TABLE, first_difference
 from kvr_sync.store.mapped_table import MappedTable, mapped_tables
-from kvr_sync.store.opening import recorded_mapping
 from kvr_sync.store.operation_log import Operation, append_operation
 from kvr_sync.store.schema import ledger_tables
-from kvr_sync.store.status import stored_checkpoint
+from kvr_sync.store.status import recorded_mapping, stored_checkpoint
 
 STATUS_TABLES = ("ledger_checkpoint", "sync_status")
 """Where the tables stand; `kvr_wait_for_block` reads the first with the rights of its caller."""

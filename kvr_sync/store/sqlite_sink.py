@@ -1,7 +1,6 @@
 """The sink on SQLite: prepared statements run over many rows at once."""
 
 from collections.abc import Mapping, Sequence
-from datetime import datetime
 from functools import lru_cache
 from typing import Any
 
@@ -10,8 +9,8 @@ from sqlalchemy.dialects.sqlite import dialect, insert
 from sqlalchemy.sql import bindparam
 
 from kvr_sync.model import Checkpoint
-from kvr_sync.store.encoding import DatabaseKind, time_text
-from kvr_sync.store.ledger_sink import CACHED_STATEMENTS, LOOKUP_SIZE, LedgerSink, Touched, chunks
+from kvr_sync.store.encoding import DatabaseKind
+from kvr_sync.store.ledger_sink import CACHED_STATEMENTS, LOOKUP_SIZE, K, LedgerSink, Touched, chunks
 from kvr_sync.store.rows import MappedRows, PackedRows, Row, Rows
 from kvr_sync.store.schema import row_columns
 
@@ -24,9 +23,6 @@ class SqliteSink(LedgerSink):
 
     kind = DatabaseKind.SQLITE
     copy_types = None
-
-    def _encode_time(self, time: datetime) -> object:
-        return time_text(time)
 
     def _prepare(self, connection: Connection) -> None:
         """A session needs nothing beyond what the connection has."""
@@ -77,19 +73,12 @@ class SqliteSink(LedgerSink):
             if newest:
                 connection.exec_driver_sql(_insert_statement(child.current), newest)
 
-    def _among(self, connection: Connection, column: Column[Any], keys: Sequence[int]) -> set[int]:
-        found: set[int] = set()
-        for chunk in chunks(keys, LOOKUP_SIZE):
-            statement = _among_statement(column, len(chunk))
-            found.update(row[0] for row in connection.exec_driver_sql(statement, tuple(chunk)))
-        return found
-
     def _find(
-        self, connection: Connection, number: Column[Any], digest: Column[Any], digests: Sequence[bytes]
-    ) -> dict[bytes, int]:
-        found: dict[bytes, int] = {}
-        for chunk in chunks(digests, LOOKUP_SIZE):
-            statement = _find_statement(number, digest, len(chunk))
+        self, connection: Connection, number: Column[Any], given: Column[Any], wanted: Sequence[K]
+    ) -> dict[K, int]:
+        found: dict[K, int] = {}
+        for chunk in chunks(wanted, LOOKUP_SIZE):
+            statement = _find_statement(number, given, len(chunk))
             found.update((row[0], row[1]) for row in connection.exec_driver_sql(statement, tuple(chunk)))
         return found
 
@@ -125,19 +114,11 @@ def _upsert_statement(table: Table) -> str:
     return f"{_insert_statement(table)} ON CONFLICT (kvr_key_id) DO UPDATE SET {changes}"
 
 
-def _among_statement(column: Column[Any], count: int) -> str:
-    wanted, table = _PREPARER.quote(column.name), _PREPARER.format_table(column.table)
-    return f"SELECT {wanted} FROM {table} WHERE {wanted} IN ({', '.join('?' * count)})"  # noqa: S608  names, quoted
-
-
-def _find_statement(number: Column[Any], digest: Column[Any], count: int) -> str:
+def _find_statement(number: Column[Any], given: Column[Any], count: int) -> str:
     """Written here, not by SQLAlchemy: the count is another each time, and compiling costs more than looking up."""
-    wanted, given, table = (
-        _PREPARER.quote(number.name),
-        _PREPARER.quote(digest.name),
-        _PREPARER.format_table(digest.table),
-    )
-    return f"SELECT {given}, {wanted} FROM {table} WHERE {given} IN ({', '.join('?' * count)})"  # noqa: S608  names, quoted
+    names = f"{_PREPARER.quote(given.name)}, {_PREPARER.quote(number.name)}"
+    table = _PREPARER.format_table(given.table)
+    return f"SELECT {names} FROM {table} WHERE {_PREPARER.quote(given.name)} IN ({', '.join('?' * count)})"  # noqa: S608  names, quoted
 
 
 @lru_cache(maxsize=CACHED_STATEMENTS)

@@ -5,9 +5,21 @@ from typing import Any
 
 from sqlalchemy import Connection, desc, func, select
 
+from kvr_sync.mapping.definition import Mapping
+from kvr_sync.mapping.validation import from_json
 from kvr_sync.model import Checkpoint
 from kvr_sync.store.schema import LedgerTables
 from kvr_sync.store.sink import Anchor, RunRecord, RunResult, StoreStatus
+
+NO_MAPPING = Mapping("none", ())
+"""The mapping of a database that has the ledger layer alone."""
+
+
+def recorded_mapping(connection: Connection, tables: LedgerTables, place: str) -> Mapping:
+    """Give the mapping that the mapped tables were made from; NO_MAPPING where there are none."""
+    newest = select(tables.mapping.c.content).order_by(tables.mapping.c.version.desc()).limit(1)
+    content = connection.scalar(newest)
+    return NO_MAPPING if content is None else from_json(content, f"{place}: the recorded mapping")
 
 
 def stored_checkpoint(connection: Connection, tables: LedgerTables) -> Checkpoint | None:
