@@ -5,20 +5,24 @@ import os
 import tempfile
 from collections import Counter, defaultdict
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, Literal
 
 import pytest
 from sqlalchemy import URL
 
+from kvr_sync.jobs import SyncSettings, sync_once
 from tests.support import leak, requirement
 from tests.support.embedded_ledger import deployed, generate_dev
 from tests.support.generated_network import GeneratedNetwork
 from tests.support.live_network import FACTS_VARIABLE
 from tests.support.postgresql import ServerMissingError, fresh_database, running_server
+from tests.support.recorded_chain import load_chain
 from tests.support.scheduling import ByNetwork
 
 TESTS = Path(__file__).parent
+SERVICE_WEEK_MAPPING = TESTS.parent / "network" / "demo_data" / "service-week.mapping.yaml"
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -92,6 +96,19 @@ def database_url(request: pytest.FixtureRequest) -> str:
     kind: Literal["sqlite", "postgresql"] = request.param
     url: str = request.getfixturevalue(f"{kind}_url")
     return url
+
+
+@pytest.fixture(scope="module", params=["sqlite", "postgresql"])
+def service_week(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """Give the address of a database of each kind that holds the recorded service week; a module's tests read it."""
+    with ExitStack() as stack:
+        if request.param == "sqlite":
+            url = f"sqlite:///{tmp_path_factory.mktemp('week') / 'kvr.db'}"
+        else:
+            server: URL = request.getfixturevalue("postgresql_server")
+            url = stack.enter_context(fresh_database(server)).render_as_string(hide_password=False)
+        sync_once(SyncSettings(load_chain("fabric-3.1.5-service-week").path, url, SERVICE_WEEK_MAPPING))
+        yield url
 
 
 class Folders:

@@ -4,7 +4,6 @@ Statements, COPYs, begins, commits and rollbacks, of the reads too. The first ru
 oracle; every other one must leave the same rows, all of them, by the numbers of its keys.
 """
 
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,17 +12,16 @@ import yaml
 
 from kvr_sync import errors
 from kvr_sync.engine import Engine, RunLimits
-from kvr_sync.mapping.definition import Mapping
 from kvr_sync.mapping.mapping_file import read_mapping_file
 from kvr_sync.source.block_file import open_block_file
-from kvr_sync.store.opening import open_store
 from tests.support.database_fault import SQLITE_MODES, Faults, Mode, faulty_sink
+from tests.support.emptied_store import EmptiedPostgresql, EmptiedSqlite
 from tests.support.invariants import check_invariants, read_content
-from tests.support.postgresql import empty_tables
 from tests.support.recorded_chain import load_chain, write_records
 
 ROOT = Path(__file__).parents[2]
 OUTCOMES = ROOT / "tests" / "support" / "outcomes.mapping.yaml"
+MAPPING = read_mapping_file(OUTCOMES)
 BLOCKS = load_chain("fabric-3.1.5-raft").blocks[:20]
 BLOCKS_PER_COMMIT = 7
 
@@ -33,13 +31,13 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_records(tmp_path_factory.mktemp("source") / "blocks", BLOCKS)
 
 
-def run(url: str, mapping: Mapping, source: Path, faults: Faults) -> None:
+def run(url: str, source: Path, faults: Faults) -> None:
     """Take the chain; where a run ends with an error, another one goes on as a new process would."""
     for _ in range(2):
-        sink = faulty_sink(url, "consortium", mapping, faults)
+        sink = faulty_sink(url, "consortium", MAPPING, faults)
         limits = RunLimits(blocks=BLOCKS_PER_COMMIT)
         engine = Engine(
-            open_block_file(source), sink, mapping, channel="consortium", limits=limits, sleep=lambda _: None
+            open_block_file(source), sink, MAPPING, channel="consortium", limits=limits, sleep=lambda _: None
         )
         try:
             engine.run()
@@ -53,10 +51,9 @@ def run(url: str, mapping: Mapping, source: Path, faults: Faults) -> None:
     pytest.fail("a run without a fault did not end")
 
 
-def take_every_operation(url: str, mode: Mode, source: Path, begin: Callable[[], None]) -> None:
-    mapping = read_mapping_file(OUTCOMES)
-    begin()
-    run(url, mapping, source, Faults())
+def take_every_operation(begin: Callable[[], str], mode: Mode, source: Path) -> None:
+    url = begin()
+    run(url, source, Faults())
     check_invariants(url, BLOCKS, yaml.safe_load(OUTCOMES.read_text()))
     expected = read_content(url)
 
@@ -64,7 +61,7 @@ def take_every_operation(url: str, mode: Mode, source: Path, begin: Callable[[],
     while True:
         begin()
         faults = Faults(len(names) + 1, mode)
-        run(url, mapping, source, faults)
+        run(url, source, faults)
         assert read_content(url) == expected, f"operation {len(names) + 1}, {faults.failed}"
         if not faults.failed:
             break
@@ -77,21 +74,11 @@ def take_every_operation(url: str, mode: Mode, source: Path, begin: Callable[[],
 
 @pytest.mark.timeout(240)
 @pytest.mark.parametrize("mode", SQLITE_MODES)
-def test_any_operation_of_sqlite_may_fail(mode: Mode, sqlite_url: str, source: Path, tmp_path: Path) -> None:
-    template = tmp_path / "template.db"
-    open_store(f"sqlite:///{template}", "consortium", mapping=read_mapping_file(OUTCOMES)).close()
-
-    def begin() -> None:
-        for path in tmp_path.glob("kvr.db*"):
-            path.unlink()
-        shutil.copy(template, tmp_path / "kvr.db")
-
-    take_every_operation(sqlite_url, mode, source, begin)
+def test_any_operation_of_sqlite_may_fail(mode: Mode, source: Path, tmp_path: Path) -> None:
+    take_every_operation(EmptiedSqlite(tmp_path, MAPPING), mode, source)
 
 
 @pytest.mark.timeout(240)
 @pytest.mark.parametrize("mode", list(Mode))
 def test_any_operation_of_postgresql_may_fail(mode: Mode, postgresql_url: str, source: Path) -> None:
-    open_store(postgresql_url, "consortium", mapping=read_mapping_file(OUTCOMES)).close()
-
-    take_every_operation(postgresql_url, mode, source, lambda: empty_tables(postgresql_url))
+    take_every_operation(EmptiedPostgresql(postgresql_url, MAPPING), mode, source)

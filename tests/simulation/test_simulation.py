@@ -7,7 +7,6 @@ of every run. A round that failed once is kept in NOTABLE.
 import json
 import os
 import random
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -20,10 +19,9 @@ from kvr_sync.mapping.definition import Mapping
 from kvr_sync.mapping.validation import read_mapping
 from kvr_sync.source.block_file import open_block_file
 from kvr_sync.store.ledger_sink import LedgerSink
-from kvr_sync.store.opening import open_store
 from tests.support.database_fault import SQLITE_MODES, Faults, Mode, faulty_sink
+from tests.support.emptied_store import EmptiedPostgresql, EmptiedSqlite
 from tests.support.invariants import check_invariants, read_content
-from tests.support.postgresql import empty_tables
 from tests.support.random_sync import random_chain, random_mapping
 from tests.support.recorded_chain import write_records
 
@@ -42,9 +40,9 @@ MOST_FAULTS = 4
 def test_tables_end_as_the_oracle_has_them(number: int, tmp_path: Path, request: pytest.FixtureRequest) -> None:
     definition = random_mapping(random.Random(number))  # noqa: S311  a seed that gives the same run again
     mapping = read_mapping(json.dumps(definition).encode(), f"round {number}")
-    begin: Callable[[], str] = Sqlite(tmp_path, mapping)
+    begin: Callable[[], str] = EmptiedSqlite(tmp_path, mapping)
     if number % ON_POSTGRESQL == 0:
-        begin = Postgresql(request.getfixturevalue("postgresql_url"), mapping)
+        begin = EmptiedPostgresql(request.getfixturevalue("postgresql_url"), mapping)
     triggered = 0
     for seed in range(number * SEEDS, (number + 1) * SEEDS):
         try:
@@ -53,33 +51,6 @@ def test_tables_end_as_the_oracle_has_them(number: int, tmp_path: Path, request:
             error.add_note(f"round {number}, seed {seed}; again: .venv/bin/pytest '{request.node.nodeid}'")
             raise
     assert triggered, "no fault was met"
-
-
-class Sqlite:
-    """Gives the address of a file with empty tables, again and again."""
-
-    def __init__(self, folder: Path, mapping: Mapping) -> None:
-        self._template = folder / "template.db"
-        self._path = folder / "kvr.db"
-        open_store(f"sqlite:///{self._template}", "consortium", mapping=mapping).close()
-
-    def __call__(self) -> str:
-        for path in self._path.parent.glob("kvr.db*"):
-            path.unlink()
-        shutil.copy(self._template, self._path)
-        return f"sqlite:///{self._path}"
-
-
-class Postgresql:
-    """Gives the address of a database with empty tables, again and again."""
-
-    def __init__(self, url: str, mapping: Mapping) -> None:
-        self._url = url
-        open_store(url, "consortium", mapping=mapping).close()
-
-    def __call__(self) -> str:
-        empty_tables(self._url)
-        return self._url
 
 
 def simulate(choose: random.Random, url: str, definition: dict[str, Any], mapping: Mapping, path: Path) -> int:
