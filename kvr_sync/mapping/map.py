@@ -4,7 +4,7 @@ Pure: the same block and mapping give the same batch. The identity of a row is t
 of it are a view. A document is mapped whole or quarantined whole, per table.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from collections.abc import Mapping as Lookup
 from functools import lru_cache
 from types import MappingProxyType
@@ -131,6 +131,17 @@ class _TablePlan(NamedTuple):
         return external_id(key, attributes if self.attribute_count and self.pattern is None else (), self.collection)
 
 
+class _Selection(NamedTuple):
+    """What a key feeds: its attributes, the tables, and those of its object type with another number of attributes."""
+
+    attributes: tuple[str, ...]
+    tables: Sequence[_TablePlan]
+    unfit: Sequence[_TablePlan]
+
+
+_NOTHING_SELECTED = _Selection((), (), ())
+
+
 class _NamespacePlan(NamedTuple):
     """Which tables a key of one namespace feeds. Composite: by object type, then by number of attributes."""
 
@@ -140,22 +151,25 @@ class _NamespacePlan(NamedTuple):
 
     def simple(self, key: bytes) -> list[_TablePlan]:
         """Give the tables that a simple key feeds."""
+        if not key.startswith(self.any_prefix):
+            return []
         return [
             table
             for prefix, table in self.prefixes
             if key.startswith(prefix) and (table.pattern is None or _pattern_attributes(table.pattern, key) is not None)
         ]
 
-    def select(self, key: bytes) -> tuple[tuple[str, ...], Sequence[_TablePlan], Sequence[_TablePlan]]:
-        """Give the key's attributes, the tables it feeds, and those of its type with another number of attributes."""
+    def select(self, key: bytes) -> _Selection:
+        """Give the tables that a key feeds, or would with another number of attributes."""
         if key[:1] != b"\x00":
-            return (), self.simple(key), ()
+            return _Selection((), self.simple(key), ())
         by_count = self.composites.get(key[1 : key.find(b"\x00", 1)])
         parts = split_composite_key(key) if by_count else None
         if by_count is None or parts is None:
-            return (), (), ()
+            return _NOTHING_SELECTED
         tables = by_count.get(len(parts[1]), ())
-        return parts[1], tables, () if tables else [table for found in by_count.values() for table in found]
+        unfit = () if tables else [table for found in by_count.values() for table in found]
+        return _Selection(parts[1], tables, unfit)
 
 
 class _CollectionPlan(NamedTuple):
@@ -189,31 +203,13 @@ def map_block(
         namespace = plan.get(ledger_key.namespace)
         if namespace is None or ledger_key.collection or write.effect is _NONE:
             continue
-        key = ledger_key.key
-        attributes: tuple[str, ...] = ()
-        tables: Iterable[_TablePlan]
-        if key[:1] == b"\x00":
-            by_count = namespace.composites.get(key[1 : key.find(b"\x00", 1)])
-            parts = split_composite_key(key) if by_count else None
-            if by_count is None or parts is None:
-                continue
-            attributes = parts[1]
-            tables = by_count.get(len(attributes), ())
-            if not tables:
-                sequence = sequences.get(ledger_key.namespace, 0)
-                _take_unselected(write, by_count, attributes, sequence, mapped, quarantined)
-        elif key.startswith(namespace.any_prefix):
-            tables = namespace.simple(key)
-        else:
-            continue
+        selection = namespace.select(ledger_key.key)
         if write.effect is _DELETE or write.value is None:
-            mapped += [_deleted(write, table, attributes) for table in tables]
+            mapped += [_deleted(write, table, selection.attributes) for table in (*selection.tables, *selection.unfit)]
             continue
-        for table in tables:
-            if table.sequences is not None and not table.takes(sequences.get(ledger_key.namespace, 0)):
-                mapped.append(_deleted(write, table, attributes))
-                continue
-            row = _map_value(write, write.value, table, attributes, block_number, transactions[write.tx_number])
+        sequence = sequences.get(ledger_key.namespace, 0)
+        facts = transactions[write.tx_number]
+        for row in _map_selected(write, write.value, selection, sequence, block_number, facts):
             if isinstance(row, MappedRow):
                 mapped.append(row)
             else:
@@ -259,21 +255,15 @@ def _map_private(
         return
     own_key = LedgerKey(key.namespace, key.collection, change.private_key)
     write = EffectiveWrite(tx_number, write_number, own_key, WriteKind.PUT, Effect.PUT, change.value, b"")
-    attributes, tables, unfit = collection.tables.select(change.private_key)
-    for table in tables:
-        if not table.takes(sequence):
-            mapped.append(_deleted(write, table, attributes)._replace(key=key))
-            continue
-        row = _map_value(write, change.value, table, attributes, block_number, facts)
+    selection = collection.tables.select(change.private_key)
+    rows = _map_selected(write, change.value, selection, sequence, block_number, facts)
+    for table, row in zip((*selection.tables, *selection.unfit), rows, strict=True):
         if isinstance(row, MappedRow):
             mapped.append(row._replace(key=key))
         else:
             quarantined.append(row._replace(key=key, value=b""))
-            mapped.append(_deleted(write, table, attributes)._replace(key=key))
-    for table in unfit:
-        detail = f"a key of {table.attribute_count} attributes expected, {len(attributes)} found"
-        found = _quarantined(write, b"", table, quarantine.KEY_ATTRIBUTES, detail)
-        quarantined.append(found._replace(key=key))
+            if row.reason != quarantine.KEY_ATTRIBUTES:  # a key that no table takes never had a row
+                mapped.append(_deleted(write, table, selection.attributes)._replace(key=key))
 
 
 def _deleted(write: EffectiveWrite, table: _TablePlan, attributes: tuple[str, ...]) -> MappedRow:
@@ -281,25 +271,32 @@ def _deleted(write: EffectiveWrite, table: _TablePlan, attributes: tuple[str, ..
     return MappedRow(table.table, write.key, write.tx_number, write.write_number, Effect.DELETE, None, name)
 
 
-def _take_unselected(
+def _map_selected(
     write: EffectiveWrite,
-    by_count: dict[int, tuple[_TablePlan, ...]],
-    attributes: tuple[str, ...],
+    value: bytes,
+    selection: _Selection,
     sequence: int,
-    mapped: list[MappedRow],
-    quarantined: list[QuarantinedWrite],
-) -> None:
-    """A key of a mapped object type whose number of attributes no table has: told of, not lost in silence."""
-    tables = [table for tables in by_count.values() for table in tables]
-    if write.effect is _DELETE or write.value is None:
-        mapped += [_deleted(write, table, attributes) for table in tables]
-        return
-    for table in tables:
-        if not table.takes(sequence):
-            mapped.append(_deleted(write, table, attributes))
-            continue
-        detail = f"a key of {table.attribute_count} attributes expected, {len(attributes)} found"
-        quarantined.append(_quarantined(write, write.value, table, quarantine.KEY_ATTRIBUTES, detail))
+    block_number: int,
+    facts: TransactionFacts,
+) -> list[MappedRow | QuarantinedWrite]:
+    """Map a value for each table of a selection, fit or not; one that takes other sequences has no row of it.
+
+    A key of a mapped object type whose number of attributes no table has is told of, not lost in silence.
+    """
+    attributes = selection.attributes
+    rows: list[MappedRow | QuarantinedWrite] = []
+    for table in selection.tables:
+        if table.sequences is not None and not table.takes(sequence):
+            rows.append(_deleted(write, table, attributes))
+        else:
+            rows.append(_map_value(write, value, table, attributes, block_number, facts))
+    for table in selection.unfit:
+        if table.takes(sequence):
+            detail = f"a key of {table.attribute_count} attributes expected, {len(attributes)} found"
+            rows.append(_quarantined(write, value, table, quarantine.KEY_ATTRIBUTES, detail))
+        else:
+            rows.append(_deleted(write, table, attributes))
+    return rows
 
 
 def _quarantined(write: EffectiveWrite, value: bytes, table: _TablePlan, reason: str, detail: str) -> QuarantinedWrite:

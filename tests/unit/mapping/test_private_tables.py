@@ -127,3 +127,15 @@ def test_a_key_with_other_attributes_is_quarantined() -> None:
     (entry,) = batch.quarantined
     assert (entry.reason, entry.key.key, entry.value) == ("key_attributes", HASH, b"")
     assert entry.detail == "a key of 1 attributes expected, 2 found"
+
+
+def test_of_a_number_of_attributes_only_tables_complain_that_take_the_sequence() -> None:
+    text = TEXT.replace("  profiles:\n", "  profiles:\n    sequence: {from: 2}\n")
+    unfit = PrivateChanges((change(composite("profile", "r1", "more"), b"{}"),), ())
+
+    older, newer = (
+        map_block(replayed(), read_mapping(text.encode(), "m"), unfit, {"service": sequence}) for sequence in (1, 2)
+    )
+
+    assert older.quarantined == ()
+    assert [entry.reason for entry in newer.quarantined] == ["key_attributes"]
