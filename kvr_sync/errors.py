@@ -49,6 +49,15 @@ class KvrSyncError(Exception):
     retryable: ClassVar[bool] = False
     outcome: ClassVar[Outcome] = "not_applied"
 
+    @property
+    def may_run_again(self) -> bool:
+        """Whether a new run can go on where this one ended.
+
+        Also after an unknown outcome: the engine settles those of blocks itself, and a new run reads the checkpoint
+        before anything else. What may be lost is the record of a run.
+        """
+        return self.retryable or self.outcome == "unknown"
+
 
 class ConfigurationError(KvrSyncError):
     """A setting, a mapping or the trust anchor is wrong. Mend it and start again; nothing was written."""

@@ -254,7 +254,7 @@ class SyncFollower:
             except KvrSyncError as error:
                 if self._stopping and isinstance(error, SourceError):
                     break  # stopped before the first block came
-                if not error.retryable:
+                if not error.may_run_again:
                     raise
                 self._rest(error)
         self._tell()

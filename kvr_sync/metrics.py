@@ -141,7 +141,7 @@ class ChannelWatch(Observer):
         """Count blocks that did not check out, and note which of the two sides did not serve."""
         if isinstance(error, VerificationError):
             self._metrics.verification_failures.labels(self.channel, error.code).inc()
-        if not error.retryable:
+        if not error.may_run_again:
             self.health.note_stopped()
         if isinstance(error, SinkError):
             self.health.note_database(answers=False)

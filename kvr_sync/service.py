@@ -144,7 +144,7 @@ class _ChannelRunner:
         except SourceUnavailableError as error:
             logger.warning("source_unavailable", extra=self._trouble(error))
         except KvrSyncError as error:
-            if error.retryable:
+            if error.may_run_again:
                 logger.warning("run_failed", extra=self._trouble(error))
                 return
             logger.error("run_stopped", extra=self._trouble(error))  # noqa: TRY400 - our errors say all
