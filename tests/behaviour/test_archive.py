@@ -39,7 +39,7 @@ from tests.support.comparison import assert_tables_equal_oracle
 from tests.support.evidence import wait_until
 from tests.support.recorded_chain import ALL_CHAINS, load_chain, write_records
 from tests.support.recorded_peer import Fault, command_options, peer_settings, recorded_peer
-from tests.support.tables import NO_TABLES, query
+from tests.support.tables import applied, holds, query
 
 ROOT = Path(__file__).parents[2]
 OUTCOMES = ROOT / "tests" / "support" / "outcomes.mapping.yaml"
@@ -82,17 +82,6 @@ def run(
             wall_clock=lambda: wall_clock,
         )
         return engine.run()
-
-
-def holds(url: str, blocks: int) -> bool:
-    return applied(url) == blocks
-
-
-def applied(url: str) -> int:
-    try:
-        return int(query(url, "SELECT count(*) FROM ledger_block")[0][0])
-    except NO_TABLES:
-        return -1
 
 
 # --- all of it comes back

@@ -23,19 +23,11 @@ from tests.support.comparison import assert_tables_equal_oracle
 from tests.support.evidence import wait_until
 from tests.support.recorded_chain import change_block, load_chain, write_records
 from tests.support.recorded_peer import Fault, RecordedPeer, command_options, peer_settings, recorded_peer
-from tests.support.tables import NO_TABLES, query
+from tests.support.tables import applied, query
 
 ROOT = Path(__file__).parents[2]
 OUTCOMES = ROOT / "tests" / "support" / "outcomes.mapping.yaml"
 CHAIN = load_chain("fabric-3.1.5-raft")
-
-
-def applied(url: str) -> int:
-    """Count the blocks that are there; none before the tables are."""
-    try:
-        return int(query(url, "SELECT count(*) FROM ledger_block")[0][0])
-    except NO_TABLES:
-        return -1
 
 
 def has_more_than(url: str, height: int) -> bool:

@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from threading import Event
@@ -27,9 +28,9 @@ from tests.support.command import kvr, kvr_running
 from tests.support.comparison import assert_tables_equal_oracle
 from tests.support.evidence import wait_until
 from tests.support.postgresql import fresh_database, own_server
-from tests.support.postgresql_proxy import postgresql_proxy
+from tests.support.postgresql_proxy import Fault, PostgresqlProxy, postgresql_proxy
 from tests.support.recorded_chain import load_chain, write_records
-from tests.support.tables import NO_TABLES, query
+from tests.support.tables import applied, holds, query
 
 ROOT = Path(__file__).parents[2]
 OUTCOMES = ROOT / "tests" / "support" / "outcomes.mapping.yaml"
@@ -67,14 +68,6 @@ def serving(source: Path, url: str, log: Path) -> Iterator[Service]:
     options = ("--database", url, "--mapping", str(OUTCOMES), "--every", f"{EVERY * 1000:.0f}ms")
     with kvr_running(log, "sync", "serve", str(source), *options) as process:
         yield Service(process, source, url, log)
-
-
-def applied(url: str) -> int:
-    """Count the blocks that are there; none before the tables are."""
-    try:
-        return int(query(url, "SELECT count(*) FROM ledger_block")[0][0])
-    except NO_TABLES:
-        return -1
 
 
 def runs(url: str) -> list[tuple[Any, ...]]:
@@ -206,6 +199,10 @@ def waiting_sessions(url: str) -> list[tuple[str | None]]:
     )
 
 
+def has_fired(proxy: PostgresqlProxy, times: int) -> bool:
+    return proxy.fired >= times
+
+
 def terminate_inside_a_transaction(service: Service, url: str) -> None:
     wait_until(lambda: ("Lock",) in waiting_sessions(url), "the rows of a run are on their way")
     service.process.terminate()
@@ -319,6 +316,23 @@ def test_a_database_that_goes_away_for_a_while_does_not_end_it(postgresql_url: s
         service.process.terminate()
         assert service.end() == 0
     assert_tables_equal_oracle(postgresql_url, CHAIN.blocks[:8], OUTCOMES)
+
+
+def test_a_lost_answer_to_any_commit_of_a_run_does_not_end_it(postgresql_url: str, tmp_path: Path) -> None:
+    source = write_records(tmp_path / "blocks", CHAIN.blocks[:5])
+    with postgresql_proxy(postgresql_url) as proxy, serving(source, proxy.url, tmp_path / "log") as service:
+        wait_until(lambda: applied(postgresql_url) == 5, "the first blocks are applied")
+        for number in range(5, 17):  # more than a run has; which of a run's it hits, chance says
+            proxy.break_commit(Fault.SWALLOW_ANSWER, nth=number - 4)
+            wait_until(partial(has_fired, proxy, number - 4), "an answer is lost")
+            service.append(CHAIN.blocks[number])
+            wait_until(partial(holds, postgresql_url, number + 1), "it went on by itself")
+        service.process.terminate()
+
+        assert service.end() == 0
+        failures = {event["code"] for event in service.events() if event["event"] == "run_failed"}
+        assert "commit_outcome_unknown" in failures, "no record of a run was hit"
+    assert_tables_equal_oracle(postgresql_url, CHAIN.blocks[:17], OUTCOMES)
 
 
 # --- several channels, from a settings file

@@ -16,7 +16,7 @@ from tests.support.command import kvr, kvr_running
 from tests.support.comparison import assert_tables_equal_oracle
 from tests.support.evidence import wait_until
 from tests.support.live_network import BILLING, CHANNEL, CUSTOMER, FIELD, SERVICE, LiveNetwork, NetworkName, on
-from tests.support.tables import NO_TABLES, query
+from tests.support.tables import applied, query
 
 MAPPING = Path(__file__).parents[2] / "kvr_sync" / "mapping" / "service.mapping.yaml"
 PAGE = "200"
@@ -42,13 +42,6 @@ def following(network: LiveNetwork, msp_id: str, url: str, folder: Path) -> Iter
         log, "sync", "follow", *options(network, msp_id), "--private-data", "--pin", pin(network), "--into", url
     ) as process:
         yield process
-
-
-def applied(url: str) -> int:
-    try:
-        return int(query(url, "SELECT count(*) FROM ledger_block")[0][0])
-    except NO_TABLES:
-        return -1
 
 
 async def work(network: LiveNetwork, count: int) -> list[str]:

@@ -88,6 +88,19 @@ class Columns:
         return _values(row[-len(self._kinds) :], self._kinds)
 
 
+def applied(url: str) -> int:
+    """Count the blocks that are there; -1 before the tables are."""
+    try:
+        return int(query(url, "SELECT count(*) FROM ledger_block")[0][0])
+    except NO_TABLES:
+        return -1
+
+
+def holds(url: str, blocks: int) -> bool:
+    """Tell whether so many blocks are there."""
+    return applied(url) == blocks
+
+
 def read_mapped(url: str, definition: dict[str, Any]) -> dict[str, ExpectedTable]:
     """Read all mapped tables of public state of a mapping into the oracle's form, checking the feed of each."""
     keys = {row[0]: bytes(row[1]) for row in query(url, "SELECT key_id, key FROM ledger_key WHERE collection = ''")}
