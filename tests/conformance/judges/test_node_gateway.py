@@ -37,9 +37,12 @@ pytestmark = pytest.mark.timeout(START_SECONDS + SESSION_SECONDS)
 NETWORKS: Final = [NetworkName.EMBEDDED, NetworkName.NATIVE]
 CONTRACT: Final = (Path(__file__).parent / "python_shim", "script_contract:chaincode")
 BOTH_SIDES: Final = "AND('CustomerMSP.peer', OutOf(1, 'ServiceMSP.peer', 'BillingMSP.peer'))"
+TIME: Final = r"\d+\.\d+s"
+PARTS_OF_A_CALL: Final = ("name resolution", "metadata filters", "time to current attempt start", "LB pick")
+"""What a call was busy with before its deadline: told by Node's gRPC if it took a millisecond."""
 REPLACED: Final = (
     (r"\b[0-9a-f]{64}\b", "(hash or id)"),
-    (r"after \d+\.\d+s(,(LB pick|name resolution|metadata filters): \d+\.\d+s)*", "after (time)"),
+    (rf"after {TIME}(,({'|'.join(PARTS_OF_A_CALL)}): {TIME})*", "after (time)"),
 )
 """What stands for a text that is another one on every network; addresses are replaced by names as well."""
 
