@@ -54,7 +54,7 @@ class RunLimits(NamedTuple):
     blocks: int = 1_000
     transactions: int = 2_000
     size_bytes: int = 16 * 1024 * 1024
-    range_bytes: int = 4 * 1024 * 1024
+    range_bytes: int = 8 * 1024 * 1024
     """Blocks that a worker process takes at once; they are committed together."""
     workers: int = 0
     """Worker processes beside the engine."""

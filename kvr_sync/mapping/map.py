@@ -379,6 +379,8 @@ def _values_of_write(columns: _ColumnsPlan, written: _Written) -> list[object]:
 
 
 def _check_required(values: list[object], columns: _ColumnsPlan) -> None:
+    if None not in values:
+        return
     for column in columns.required:
         if values[column] is None:
             error = UnfitValueError(quarantine.MISSING, "a value expected, none found")

@@ -75,6 +75,9 @@ from network.protocol.read_write_set import Version
 
 K = TypeVar("K", bytes, int)
 
+Place = tuple[Column[Any], str]
+"""Rows of a table that have a value in a column."""
+
 LOOKUP_SIZE = 1_000
 """Values compared in one look-up statement; both databases take many more parameters."""
 
@@ -173,9 +176,14 @@ class LedgerSink(ABC):
 
     @abstractmethod
     def _find(
-        self, connection: Connection, number: Column[Any], given: Column[Any], wanted: Sequence[K]
+        self,
+        connection: Connection,
+        number: Column[Any],
+        given: Column[Any],
+        wanted: Sequence[K],
+        place: Place | None = None,
     ) -> dict[K, int]:
-        """Give what stands beside those of `wanted` that a column of a table has."""
+        """Give what stands beside those of `wanted` that a column of a table has, everywhere or in one place of it."""
 
     # Writing.
 
@@ -484,7 +492,10 @@ class LedgerSink(ABC):
             steps.setdefault(keys[place], []).append(((block, tx, write), bool(is_deleted)))
         table = self.tables.quarantine
         version = (table.c.block_number, table.c.tx_number, table.c.write_number)
-        for chunk in chunks(list(steps), LOOKUP_SIZE):
+        # Few keys ever have an entry; the plain look-up costs a small part of the statement below.
+        of_table = (table.c.table_name, name)
+        ever_quarantined = list(self._find(connection, table.c.key_id, table.c.key_id, list(steps), of_table))
+        for chunk in chunks(ever_quarantined, LOOKUP_SIZE):
             open_entries = select(table.c.key_id, *version).where(
                 table.c.table_name == name, table.c.closed_block.is_(None), table.c.key_id.in_(chunk)
             )

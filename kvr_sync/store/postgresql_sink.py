@@ -14,7 +14,7 @@ from sqlalchemy.dialects.postgresql.base import PGDialect
 from kvr_sync.model import Checkpoint
 from kvr_sync.store.copy_rows import HEADER, TRAILER, CurrentRows, RowPacker, fill, row_slices
 from kvr_sync.store.encoding import DatabaseKind
-from kvr_sync.store.ledger_sink import CACHED_STATEMENTS, Clock, K, LedgerSink, Store, Touched, utc_now
+from kvr_sync.store.ledger_sink import CACHED_STATEMENTS, Clock, K, LedgerSink, Place, Store, Touched, utc_now
 from kvr_sync.store.mapped_table import ChildTable, MappedTable
 from kvr_sync.store.rows import ChildRows, CopyTypes, LedgerRows, MappedRows, MappedTypes, PackedRows, Rows
 from kvr_sync.store.schema import LedgerTables, row_columns
@@ -133,7 +133,12 @@ class PostgresqlSink(LedgerSink):
             copy.write(TRAILER)
 
     def _find(
-        self, connection: Connection, number: Column[Any], given: Column[Any], wanted: Sequence[K]
+        self,
+        connection: Connection,
+        number: Column[Any],
+        given: Column[Any],
+        wanted: Sequence[K],
+        place: Place | None = None,
     ) -> dict[K, int]:
         statement = sql.SQL("SELECT {}, {} FROM {} WHERE {} = ANY(%b)").format(
             sql.Identifier(given.name),
@@ -141,8 +146,12 @@ class PostgresqlSink(LedgerSink):
             _identifier(given.table),
             sql.Identifier(given.name),
         )
+        parameters: tuple[object, ...] = (list(wanted),)
+        if place is not None:
+            statement += sql.SQL(" AND {} = %s").format(sql.Identifier(place[0].name))
+            parameters = (*parameters, place[1])
         with _driver(connection).cursor(binary=True) as cursor:
-            return dict(cursor.execute(statement, (list(wanted),)))
+            return dict(cursor.execute(statement, parameters))
 
 
 def _copy_statement(table: Table, target: sql.Identifier) -> sql.Composed:

@@ -360,10 +360,11 @@ class RunBuilder(Generic[S]):
 
 
 def _encoded(values: Sequence[object], encoders: Sequence[Encoder | None]) -> list[object]:
-    return [
-        value if encoder is None or value is None else encoder(value)
-        for value, encoder in zip(values, encoders, strict=True)
-    ]
+    encoded = list(values)
+    for column, encode in enumerate(encoders):
+        if encode is not None and encoded[column] is not None:
+            encoded[column] = encode(encoded[column])
+    return encoded
 
 
 class _Names(NamedTuple):

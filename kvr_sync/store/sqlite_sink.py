@@ -10,7 +10,7 @@ from sqlalchemy.sql import bindparam
 
 from kvr_sync.model import Checkpoint
 from kvr_sync.store.encoding import DatabaseKind
-from kvr_sync.store.ledger_sink import CACHED_STATEMENTS, LOOKUP_SIZE, K, LedgerSink, Touched, chunks
+from kvr_sync.store.ledger_sink import CACHED_STATEMENTS, LOOKUP_SIZE, K, LedgerSink, Place, Touched, chunks
 from kvr_sync.store.rows import MappedRows, PackedRows, Row, Rows
 from kvr_sync.store.schema import row_columns
 
@@ -74,12 +74,20 @@ class SqliteSink(LedgerSink):
                 connection.exec_driver_sql(_insert_statement(child.current), newest)
 
     def _find(
-        self, connection: Connection, number: Column[Any], given: Column[Any], wanted: Sequence[K]
+        self,
+        connection: Connection,
+        number: Column[Any],
+        given: Column[Any],
+        wanted: Sequence[K],
+        place: Place | None = None,
     ) -> dict[K, int]:
         found: dict[K, int] = {}
+        column = None if place is None else place[0]
+        there: tuple[object, ...] = () if place is None else (place[1],)
         for chunk in chunks(wanted, LOOKUP_SIZE):
-            statement = _find_statement(number, given, len(chunk))
-            found.update((row[0], row[1]) for row in connection.exec_driver_sql(statement, tuple(chunk)))
+            statement = _find_statement(number, given, len(chunk), column)
+            rows = connection.exec_driver_sql(statement, tuple(chunk) + there)
+            found.update((row[0], row[1]) for row in rows)
         return found
 
 
@@ -114,11 +122,13 @@ def _upsert_statement(table: Table) -> str:
     return f"{_insert_statement(table)} ON CONFLICT (kvr_key_id) DO UPDATE SET {changes}"
 
 
-def _find_statement(number: Column[Any], given: Column[Any], count: int) -> str:
+def _find_statement(number: Column[Any], given: Column[Any], count: int, place: Column[Any] | None) -> str:
     """Written here, not by SQLAlchemy: the count is another each time, and compiling costs more than looking up."""
     names = f"{_PREPARER.quote(given.name)}, {_PREPARER.quote(number.name)}"
     table = _PREPARER.format_table(given.table)
-    return f"SELECT {names} FROM {table} WHERE {_PREPARER.quote(given.name)} IN ({', '.join('?' * count)})"  # noqa: S608  names, quoted
+    there = f" AND {_PREPARER.quote(place.name)} = ?" if place is not None else ""
+    wanted = ", ".join("?" * count)
+    return f"SELECT {names} FROM {table} WHERE {_PREPARER.quote(given.name)} IN ({wanted}){there}"  # noqa: S608  names, quoted
 
 
 @lru_cache(maxsize=CACHED_STATEMENTS)
