@@ -183,6 +183,7 @@ def show_tables(console: Console, connection: sqlite3.Connection) -> None:
     show(console, connection, question("state"))
     show(console, connection, question("open-requests"))
     show(console, connection, question("busiest-customers"))
+    show(console, connection, question("tags"))
     for eventful in show(console, connection, question("eventful-request")):
         show(console, connection, question("request-history"), request=eventful["request"])
     show(console, connection, question("verdicts"))

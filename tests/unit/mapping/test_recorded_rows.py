@@ -2,7 +2,7 @@
 
 import json
 from collections import Counter
-from datetime import datetime
+from datetime import date, datetime
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -105,6 +105,8 @@ def test_current_rows_say_what_the_peer_answers(
             value = row[name]
             if isinstance(value, datetime):
                 assert value == datetime.fromisoformat(expected)
+            elif isinstance(value, date):
+                assert value == date.fromisoformat(expected)
             elif name in ("tags", "consents"):
                 assert json.loads(value) == expected
             else:
