@@ -1,6 +1,6 @@
 """How fast the line is: decoding alone, the pure part, the whole line into each database, and the same rows in bulk.
 
-    python -m tests.benchmarks.sync [--transactions 40000] [--per-block 100] [--repeat 3]
+    python -m tests.benchmarks.sync [--transactions 200000 | --million] [--per-block 100] [--repeat 3]
                                     [--databases sqlite,postgresql] [--json] [--profile DATABASE]
 
 Each measurement runs in a process of its own, so that peak memory is its own and no other leaves a warm heap behind;
@@ -59,11 +59,37 @@ SQLITE_SESSION = ("PRAGMA journal_mode = WAL", "PRAGMA synchronous = FULL", "PRA
 
 
 class Measured(NamedTuple):
-    """One measurement: wall time, peak resident memory of the process, rows written (0: none)."""
+    """One measurement: wall time, peak resident memory of the process, rows written (0: none).
+
+    `growth`: time of the last tenth by that of the first (0: not looked at). `disk_bytes`: what the database takes
+    afterwards, tables, indexes and all.
+    """
 
     seconds: float
     peak_bytes: int
     rows: int = 0
+    growth: float = 0.0
+    disk_bytes: int = 0
+
+
+class Tenths:
+    """Times of the first and the last tenth of something that counts up."""
+
+    def __init__(self, total: int) -> None:
+        self._total = total
+        self._started = time.perf_counter()
+        self._marks: list[tuple[int, float]] = [(0, self._started)]
+
+    def reached(self, count: int) -> None:
+        """Note that so many are done now."""
+        self._marks.append((count, time.perf_counter()))
+
+    def growth(self) -> float:
+        """Give the time of the last tenth by that of the first; both per item, at the marks nearest to them."""
+        first = min(self._marks[1:], key=lambda mark: abs(mark[0] - self._total / 10))
+        end = self._marks[-1]
+        last = min(self._marks[:-1], key=lambda mark: abs(mark[0] - self._total * 9 / 10))
+        return ((end[1] - last[1]) / (end[0] - last[0])) / ((first[1] - self._started) / first[0])
 
 
 # --- what is measured; each of these is the whole work of one process
@@ -137,7 +163,9 @@ def pure_line(chain: str) -> Measured:
     return Measured(time.perf_counter() - started, _peak_bytes())
 
 
-def whole_line(chain: str, database: str, workers_wanted: str, profile: str | None = None) -> Measured:
+def whole_line(
+    chain: str, database: str, workers_wanted: str, transactions: str, profile: str | None = None
+) -> Measured:
     """Run the engine from the file into an empty store. Making the tables is not part of it, starting workers is."""
     workers = int(workers_wanted)
     raw, block = first_block(open_block_file(Path(chain)))
@@ -152,35 +180,66 @@ def whole_line(chain: str, database: str, workers_wanted: str, profile: str | No
             limits=RunLimits(workers=workers),
         )
         profiler = cProfile.Profile() if profile else None
+        tenths = Tenths(int(transactions))
         started = time.perf_counter()
         if profiler:
             profiler.runcall(engine.run)
         else:
-            engine.run()
+            engine.run(on_progress=lambda progress: tenths.reached(progress.transactions))
         seconds = time.perf_counter() - started
         if profiler and profile:
             profiler.dump_stats(profile)
-    return Measured(seconds, _peak_bytes() + workers * _peak_of_children())
+    peak = _peak_bytes() + workers * _peak_of_children()
+    return Measured(seconds, peak, growth=0.0 if profiler else tenths.growth(), disk_bytes=_disk_bytes(database))
+
+
+def _disk_bytes(database: str) -> int:
+    url = make_url(database)
+    if url.get_backend_name() == "sqlite":
+        with closing(sqlite3.connect(str(url.database))) as connection:
+            connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        return Path(str(url.database)).stat().st_size
+    with _connected(database) as connection:
+        statement = (
+            "SELECT sum(pg_total_relation_size(c.oid)) FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace"
+            " WHERE n.nspname = %s AND c.relkind = 'r'"
+        )
+        return int(connection.execute(statement, (schema_name(CHANNEL),)).fetchall()[0][0])
 
 
 def sqlite_bulk(filled: str, database: str) -> Measured:
-    """Insert the rows of a filled store into an empty one: a statement for each table, one transaction."""
+    """Insert the rows of a filled store into an empty one, a tenth of every table after the other, one transaction.
+
+    The rows of a tenth are in memory before it is timed.
+    """
     _make_empty(f"sqlite:///{database}")
-    with closing(sqlite3.connect(filled)) as source:
-        rows = {table.name: source.execute(f'SELECT * FROM "{table.name}"').fetchall() for table in _tables(None)}  # noqa: S608  names are ours
-    with closing(sqlite3.connect(database, isolation_level=None)) as connection:
+    names = [table.name for table in _tables(None)]
+    with ExitStack() as stack:
+        source = stack.enter_context(closing(sqlite3.connect(filled)))
+        connection = stack.enter_context(closing(sqlite3.connect(database, isolation_level=None)))
         for statement in SQLITE_SESSION:
             connection.execute(statement)
         # What the migrations and the mapping wrote is there already.
-        empty = {name: content for name, content in rows.items() if content and not _has_rows(connection, name)}
-        started = time.perf_counter()
+        empty = [name for name in names if not _has_rows(connection, name)]
+        cursors = {name: source.execute(f'SELECT * FROM "{name}"') for name in empty}  # noqa: S608  names are ours
+        sizes = {
+            name: source.execute(f'SELECT count(*) FROM "{name}"').fetchone()[0]  # noqa: S608  names are ours
+            for name in empty
+        }
         connection.execute("BEGIN IMMEDIATE")
-        for name, content in empty.items():
-            marks = ", ".join("?" * len(content[0]))
-            connection.executemany(f'INSERT INTO "{name}" VALUES ({marks})', content)  # noqa: S608  names are ours
+        times = []
+        for _ in range(10):
+            part = {name: cursors[name].fetchmany(-(-sizes[name] // 10)) for name in empty if sizes[name]}
+            started = time.perf_counter()
+            for name, content in part.items():
+                if content:
+                    marks = ", ".join("?" * len(content[0]))
+                    connection.executemany(f'INSERT INTO "{name}" VALUES ({marks})', content)  # noqa: S608  names are ours
+            times.append(time.perf_counter() - started)
+        started = time.perf_counter()
         connection.execute("COMMIT")
-        seconds = time.perf_counter() - started
-    return Measured(seconds, _peak_bytes(), sum(map(len, empty.values())))
+        seconds = time.perf_counter() - started + sum(times)
+    return Measured(seconds, _peak_bytes(), sum(sizes.values()), times[-1] / times[0])
 
 
 def _has_rows(connection: sqlite3.Connection, table: str) -> bool:
@@ -207,23 +266,33 @@ def postgresql_copy(buffers: str, database: str) -> Measured:
 
 
 def postgresql_rows(filled: str, database: str) -> Measured:
-    """Send the rows of a filled store to an empty one as a Python program plainly would: `write_row` for each."""
+    """Send the rows of a filled store to an empty one as a Python program plainly would: `write_row` for each.
+
+    A tenth of every table after the other, one transaction; the rows of a tenth are in memory before it is timed.
+    """
     _make_empty(database)
-    with _connected(filled) as source:
+    with _connected(filled) as source, _connected(database) as connection:
         source.adapters.register_loader("jsonb", TextLoader)  # no document is parsed and written again
-        rows = {name: source.execute(_all_rows(name)).fetchall() for name in _table_names()}
-    with _connected(database) as connection:
-        empty = [name for name in rows if rows[name] and not connection.execute(_any_row(name)).fetchone()]
+        empty = [name for name in _table_names() if not connection.execute(_any_row(name)).fetchone()]
+        sizes = {name: source.execute(_count(name)).fetchall()[0][0] for name in empty}
         _checkpoint(connection)
+        cursors = {name: source.cursor(f"rows_{number}") for number, name in enumerate(empty) if sizes[name]}
+        for name, cursor in cursors.items():
+            cursor.execute(_all_rows(name))
+        times = []
+        for _ in range(10):
+            part = {name: cursor.fetchmany(-(-sizes[name] // 10)) for name, cursor in cursors.items()}
+            started = time.perf_counter()
+            with connection.cursor() as cursor:
+                for name, rows in part.items():
+                    with cursor.copy(sql.SQL("COPY {} FROM STDIN").format(_identifier(name))) as copy:
+                        for row in rows:
+                            copy.write_row(row)
+            times.append(time.perf_counter() - started)
         started = time.perf_counter()
-        with connection.cursor() as cursor:
-            for name in empty:
-                with cursor.copy(sql.SQL("COPY {} FROM STDIN").format(_identifier(name))) as copy:
-                    for row in rows[name]:
-                        copy.write_row(row)
         connection.commit()
-        seconds = time.perf_counter() - started
-    return Measured(seconds, _peak_bytes(), sum(len(rows[name]) for name in empty))
+        seconds = time.perf_counter() - started + sum(times)
+    return Measured(seconds, _peak_bytes(), sum(sizes.values()), times[-1] / times[0])
 
 
 def capture(database: str, buffers: Path) -> None:
@@ -261,6 +330,10 @@ def _any_row(table: str) -> sql.Composed:
 
 def _all_rows(table: str) -> sql.Composed:
     return sql.SQL("SELECT * FROM {}").format(_identifier(table))
+
+
+def _count(table: str) -> sql.Composed:
+    return sql.SQL("SELECT count(*) FROM {}").format(_identifier(table))
 
 
 def _checkpoint(connection: psycopg.Connection[tuple[Any, ...]]) -> None:
@@ -307,8 +380,11 @@ def _measure(name: str, arguments: list[str]) -> None:
 class Bench:
     """Databases and files of one benchmark, and the measurements made in them."""
 
-    def __init__(self, chain: Path, folder: Path, server: URL | None, workers: int, say: Callable[[str], None]) -> None:
+    def __init__(
+        self, chain: Path, transactions: int, folder: Path, server: URL | None, workers: int, say: Callable[[str], None]
+    ) -> None:
         self._chain = chain
+        self._transactions = transactions
         self._workers = workers
         self._folder = folder
         self._server = server
@@ -332,7 +408,7 @@ class Bench:
 
     def _sqlite(self, number: int) -> None:
         filled, empty = (self._folder / f"{kind}-{number}.db" for kind in ("line", "bulk"))
-        self._note("sqlite", alone(whole_line, self._chain, f"sqlite:///{filled}", self._workers))
+        self._note("sqlite", alone(whole_line, self._chain, f"sqlite:///{filled}", self._workers, self._transactions))
         self._note("sqlite bulk", alone(sqlite_bulk, filled, empty))
         for path in self._folder.glob(f"*-{number}.db*"):
             path.unlink()
@@ -343,7 +419,7 @@ class Bench:
             line, rows, copy = (url.render_as_string(hide_password=False) for url in (filled, by_rows, by_copy))
             with _connected(line) as connection:
                 _checkpoint(connection)
-            self._note("postgresql", alone(whole_line, self._chain, line, self._workers))
+            self._note("postgresql", alone(whole_line, self._chain, line, self._workers, self._transactions))
             self._note("postgresql rows", alone(postgresql_rows, line, rows))
             if not buffers.exists():
                 buffers.mkdir()
@@ -392,6 +468,10 @@ def summary(bench: Bench, parameters: Parameters, chain: Path, settings: dict[st
             "microseconds_per_transaction": round(seconds / parameters.transactions * 1e6, 1),
             "peak_mebibytes": round(max(entry.peak_bytes for entry in measurements) / MEBIBYTE, 1),
             "rows_per_transaction": round(measurements[0].rows / parameters.transactions, 2),
+            "growth": round(median(entry.growth for entry in measurements), 3),
+            "gibibytes_per_million": round(
+                measurements[0].disk_bytes / parameters.transactions * 1_000_000 / (1024 * MEBIBYTE), 3
+            ),
         }
     ratios = {}
     bounds = (("sqlite", "sqlite bulk"), ("postgresql", "postgresql rows"), ("postgresql", "postgresql copy"))
@@ -417,21 +497,35 @@ def show(result: dict[str, Any]) -> Iterator[str]:
         f"{result['transactions']:,} transactions in blocks of {result['transactions_per_block']}, in the shapes of the"
         f" recorded service week ({size:.0f} MiB of zstandard)"
     )
-    yield "one real orderer signature per block, checked; those of submitters and endorsers are placeholders, unchecked"
+    yield "every signature is real; the orderer's of each block is checked, those of submitters and endorsers are not"
     yield f"whole lines: the engine and {result['workers']} worker processes"
     yield "machine: " + ", ".join(f"{name} {value}" for name, value in result["machine"].items())
     if result["postgresql"]:
         yield "PostgreSQL: " + ", ".join(f"{name} {value}" for name, value in result["postgresql"].items())
     yield ""
-    yield f"{'':<34}{'tx/s':>9}{'us/tx':>9}{'peak MiB':>10}{'rows/tx':>9}   seconds of each run"
+    heading = f"{'tx/s':>9}{'us/tx':>9}{'rows/s':>10}{'rows/tx':>9}{'growth':>8}{'peak MiB':>10}"
+    yield f"{'':<34}{heading}   seconds of each run"
+    written = {
+        name.split(" ")[0]: line["rows_per_transaction"]
+        for name, line in result["measurements"].items()
+        if line["rows_per_transaction"]
+    }
     for name, line in result["measurements"].items():
-        rows = f"{line['rows_per_transaction']:.2f}" if line["rows_per_transaction"] else ""
+        per_transaction = line["rows_per_transaction"] or written.get(name.split(" ")[0], 0)
+        has_rows = name.split(" ")[0] in written
+        rows = f"{per_transaction:.2f}" if has_rows else ""
+        per_second = f"{per_transaction * line['transactions_per_second']:,.0f}" if has_rows else ""
+        growth = f"{line['growth']:.2f}" if line["growth"] else ""
         runs = " ".join(f"{seconds:.2f}" for seconds in line["seconds"])
         yield (
             f"{TITLES[name]:<34}{line['transactions_per_second']:>9,.0f}{line['microseconds_per_transaction']:>9.1f}"
-            f"{line['peak_mebibytes']:>10.0f}{rows:>9}   {runs}"
+            f"{per_second:>10}{rows:>9}{growth:>8}{line['peak_mebibytes']:>10.0f}   {runs}"
         )
     yield ""
+    yield "growth: time of the last tenth by that of the first"
+    for name, line in result["measurements"].items():
+        if line["gibibytes_per_million"]:
+            yield f"{TITLES[name]}: {line['gibibytes_per_million']:.2f} GiB on disk for a million transactions"
     for name, ratio in result["ratios"].items():
         line, bound = (TITLES[part] for part in name.split(" / "))
         yield f"{line}: {ratio:.2f} of {bound}"
@@ -449,7 +543,8 @@ def _server(databases: tuple[str, ...]) -> Iterator[URL | None]:
 def main(arguments: list[str] | None = None) -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description="Transactions per second of the line, and of the same rows in bulk.")
-    parser.add_argument("--transactions", type=int, default=40_000)
+    parser.add_argument("--transactions", type=int, default=200_000)
+    parser.add_argument("--million", action="store_const", const=1_000_000, dest="transactions")
     parser.add_argument("--per-block", type=int, default=100)
     parser.add_argument("--repeat", type=int, default=3)
     parser.add_argument("--databases", default="sqlite,postgresql", help="sqlite, postgresql, or both with a comma")
@@ -483,7 +578,7 @@ def main(arguments: list[str] | None = None) -> None:
         if options.profile:
             _profile(chain, folder, server, parameters)
             return
-        bench = Bench(chain, folder, server, options.workers, say)
+        bench = Bench(chain, parameters.transactions, folder, server, options.workers, say)
         for number in range(options.repeat):
             say(f"round {number + 1} of {options.repeat}")
             bench.round(number, databases)
@@ -496,10 +591,10 @@ def _profile(chain: Path, folder: Path, server: URL | None, parameters: Paramete
     """Print where one run of the line spends its time."""
     figures = folder / "profile"
     if server is None:
-        alone(whole_line, chain, f"sqlite:///{folder / 'profile.db'}", 0, figures)
+        alone(whole_line, chain, f"sqlite:///{folder / 'profile.db'}", 0, parameters.transactions, figures)
     else:
         with fresh_database(server) as url:
-            alone(whole_line, chain, url.render_as_string(hide_password=False), 0, figures)
+            alone(whole_line, chain, url.render_as_string(hide_password=False), 0, parameters.transactions, figures)
     print(f"{parameters.transactions:,} transactions")
     statistics = pstats.Stats(str(figures))
     for order in ("tottime", "cumulative"):
