@@ -42,8 +42,11 @@ def running_server(*, durable: bool = False) -> Iterator[URL]:
 
 
 @contextmanager
-def own_server(*, durable: bool) -> Iterator[URL]:
-    """Start the server of the wheel, whatever other server there is; as `running_server`."""
+def own_server(*, durable: bool, logical: bool = False) -> Iterator[URL]:
+    """Start the server of the wheel, whatever other server there is; as `running_server`.
+
+    `logical`: it writes what readers of logical replication need.
+    """
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # platformdirs', where a machine has no runtime folder for this user
@@ -68,6 +71,11 @@ def own_server(*, durable: bool) -> Iterator[URL]:
                     connection.execute("ALTER SYSTEM SET fsync = off")
                     connection.execute("ALTER SYSTEM SET full_page_writes = off")
                     connection.execute("SELECT pg_reload_conf()")
+            if logical:
+                with connect(url) as connection:
+                    connection.execute("ALTER SYSTEM SET wal_level = logical")
+                server.stop()
+                server.start()
             yield url
         finally:
             server.cleanup()
