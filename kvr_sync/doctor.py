@@ -21,7 +21,7 @@ from kvr_sync.store.database_error import driver_errors
 from kvr_sync.store.drift import first_difference
 from kvr_sync.store.ledger_sink import Clock, utc_now
 from kvr_sync.store.mapped_table import VERSION_COLUMNS, MappedTable, mapped_tables, standing
-from kvr_sync.store.migration import newest_revision, stored_revision
+from kvr_sync.store.migration import NEWEST_REVISION, stored_revision
 from kvr_sync.store.opening import check_position
 from kvr_sync.store.status import read_status, recorded_mapping
 
@@ -104,7 +104,7 @@ class _Examination(NamedTuple):
 
 def _tables(synced: SyncedTables, clock: Clock) -> Iterator[Finding]:
     schema = synced.tables.metadata.schema
-    revision, newest = stored_revision(synced.connection, schema), newest_revision()
+    revision, newest = stored_revision(synced.connection, schema), NEWEST_REVISION
     if revision != newest:
         what = f"tables at revision {revision}, this version makes {newest}"
         yield Finding("schema", "fail", what, "run `kvr sync migrate` as the owner, or use the version that made them")

@@ -5,12 +5,13 @@ import json
 from collections.abc import Iterable, Iterator
 from functools import cache
 from importlib import resources
-from typing import Any, NamedTuple
-
-from jsonschema import Draft202012Validator
-from jsonschema.exceptions import ValidationError
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from kvr_sync.mapping.yaml_text import Path, Plain
+
+if TYPE_CHECKING:
+    from jsonschema import Draft202012Validator
+    from jsonschema.exceptions import ValidationError
 
 _KINDS = {
     "object": "a mapping of names to options",
@@ -74,12 +75,14 @@ def suggestion(word: str, allowed: Iterable[str]) -> str:
 
 
 @cache
-def _validator() -> Draft202012Validator:
+def _validator() -> "Draft202012Validator":
+    from jsonschema import Draft202012Validator  # noqa: PLC0415  a start that reads no mapping file does without
+
     text = resources.files("kvr_sync.mapping").joinpath("mapping.schema.json").read_text(encoding="utf-8")
     return Draft202012Validator(json.loads(text))
 
 
-def _told(path: Path, error: ValidationError) -> Iterator[MappingMistake]:
+def _told(path: Path, error: "ValidationError") -> Iterator[MappingMistake]:
     rule = str(error.validator)
     found: Any = error.instance
     limit: Any = error.validator_value

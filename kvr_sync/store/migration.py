@@ -1,16 +1,16 @@
 """From no tables, or those of an older version, to the tables of this version."""
 
 import threading
+from typing import Final
 
-from alembic import command
-from alembic.config import Config
-from alembic.migration import MigrationContext
-from alembic.script import ScriptDirectory
-from sqlalchemy import Connection, inspect, text
+from sqlalchemy import Column, Connection, MetaData, String, Table, inspect, select, text
 from sqlalchemy.schema import CreateSchema
 
 from kvr_sync.errors import ConfigurationError, SchemaDriftError
 from kvr_sync.store.drift import REVISION_TABLE
+
+NEWEST_REVISION: Final = "0004"
+"""Of the tables that this version makes: known without Alembic, which a start that has nothing to make does without."""
 
 _SCRIPTS = "kvr_sync.store:migrations"
 
@@ -24,13 +24,16 @@ def upgrade(connection: Connection, schema: str | None, *, place: str, create: b
     Raises ConfigurationError where there is no store and `create` is false; SchemaDriftError where the tables come
     from a newer version, or stand there without a revision.
     """
+    revision = stored_revision(connection, schema)
+    if revision == NEWEST_REVISION:
+        return
+    from alembic import command  # noqa: PLC0415  half a second, for the few starts that need it
+    from alembic.config import Config  # noqa: PLC0415
+    from alembic.script import ScriptDirectory  # noqa: PLC0415
+
     config = Config(attributes={"connection": connection, "schema": schema})
     config.set_main_option("script_location", _SCRIPTS)
     scripts = ScriptDirectory.from_config(config)
-    newest = newest_revision()
-    revision = stored_revision(connection, schema)
-    if revision == newest:
-        return
     where = f"{place}, schema {schema}" if schema else place
     if revision is None:
         strangers = set(inspect(connection).get_table_names(schema=schema)) - {REVISION_TABLE}
@@ -46,10 +49,12 @@ def upgrade(connection: Connection, schema: str | None, *, place: str, create: b
     elif revision not in {script.revision for script in scripts.walk_revisions()}:
         raise SchemaDriftError(
             f"{where}: the tables are at revision {revision}, which this version does not know"
-            f" (its newest is {newest}); use the version that made them, or a newer one"
+            f" (its newest is {NEWEST_REVISION}); use the version that made them, or a newer one"
         )
     else:
-        refuse_without_ddl(connection, schema, place=place, what=f"brought from revision {revision} to {newest}")
+        refuse_without_ddl(
+            connection, schema, place=place, what=f"brought from revision {revision} to {NEWEST_REVISION}"
+        )
     with _ALEMBIC:
         command.upgrade(config, "head")
 
@@ -74,20 +79,15 @@ def refuse_without_ddl(connection: Connection, schema: str | None, *, place: str
         )
 
 
-def newest_revision() -> str | None:
-    """Give the revision of the tables that this version makes."""
-    config = Config()
-    config.set_main_option("script_location", _SCRIPTS)
-    return ScriptDirectory.from_config(config).get_current_head()
-
-
 def stored_revision(connection: Connection, schema: str | None) -> str | None:
     """Give the revision that the channel's tables are at; None where there are none.
 
     Raises SchemaDriftError where more than one is recorded.
     """
-    context = MigrationContext.configure(connection, opts={"version_table_schema": schema})
-    heads = context.get_current_heads()
+    if not inspect(connection).has_table(REVISION_TABLE, schema=schema):
+        return None
+    table = Table(REVISION_TABLE, MetaData(), Column("version_num", String), schema=schema)
+    heads = connection.scalars(select(table.c.version_num)).all()
     if len(heads) > 1:
         raise SchemaDriftError(f"the tables are recorded at more than one revision: {', '.join(heads)}")
     return heads[0] if heads else None

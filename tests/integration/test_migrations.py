@@ -10,6 +10,7 @@ from alembic import command
 from alembic.autogenerate import compare_metadata
 from alembic.config import Config
 from alembic.migration import MigrationContext
+from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, inspect, select
 from sqlalchemy.schema import CreateSchema
 
@@ -17,7 +18,7 @@ from kvr_sync.errors import SchemaDriftError
 from kvr_sync.store.database import open_database
 from kvr_sync.store.drift import first_difference
 from kvr_sync.store.ledger_sink import LedgerSink
-from kvr_sync.store.migration import stored_revision
+from kvr_sync.store.migration import NEWEST_REVISION, stored_revision
 from kvr_sync.store.opening import open_store
 from network.protocol.validation_code import REASONS, validation_code_name
 from tests.support.row_batch import request_mapping
@@ -29,6 +30,13 @@ CHANNEL = "service-channel"
 def sink(database_url: str) -> Iterator[LedgerSink]:
     with closing(open_store(database_url, CHANNEL, mapping=request_mapping())) as opened:
         yield opened
+
+
+def test_the_newest_revision_is_the_last_script() -> None:
+    config = Config()
+    config.set_main_option("script_location", "kvr_sync.store:migrations")
+
+    assert ScriptDirectory.from_config(config).get_current_head() == NEWEST_REVISION
 
 
 def change(url: str, *statements: str) -> None:
@@ -222,7 +230,7 @@ def test_tables_of_an_older_version_are_brought_up_and_keep_their_rows(revision:
 
     with closing(open_store(database_url, CHANNEL)) as opened:
         with opened.database.engine.connect() as connection:
-            assert stored_revision(connection, database.schema) == "0004"
+            assert stored_revision(connection, database.schema) == NEWEST_REVISION
             assert first_difference(connection, opened.tables.metadata) is None
         assert len(opened.status().runs) == 1
         assert opened.count_private() == (0, 0)
