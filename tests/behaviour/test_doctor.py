@@ -18,6 +18,7 @@ from kvr_sync.jobs import SyncSettings, sync_once
 from kvr_sync.main import sync
 from kvr_sync.read import SyncStatus
 from kvr_sync.store.database import open_database, refuse_old_server
+from tests.support.evidence import wait_until
 from tests.support.postgresql import connect, fresh_database
 from tests.support.recorded_chain import load_chain, write_records
 from tests.support.tables import query
@@ -236,7 +237,8 @@ def test_nothing_is_written(synced: str) -> None:
     address = make_url(synced).set(drivername="postgresql").render_as_string(hide_password=False)
     with closing(psycopg.connect(address, autocommit=True)) as session:
         counted = "SELECT sum(n_tup_ins + n_tup_upd + n_tup_del) FROM pg_stat_user_tables"
-        session.execute("SELECT pg_stat_force_next_flush()")
+        others = "SELECT FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()"
+        wait_until(lambda: session.execute(others).fetchone() is None, "the end of the writer's session, which counts")
         before_rows = session.execute(counted).fetchone()
         findings(synced)
         assert session.execute(counted).fetchone() == before_rows
