@@ -18,7 +18,7 @@ FIND_PYTHON = for candidate in $(PYTHON) python3 python3.11 python3.12 python3.1
 	done; \
 	if [ -z "$${python:-}" ]; then echo "Python 3.11 or later is needed (on Debian and Ubuntu: apt-get install python3 python3-venv)" >&2; exit 1; fi
 
-.PHONY: help setup setup-runtime setup-hfc setup-judges demo demo-recorded test test-native differential test-quick record-chains check format lock lock-upgrade bench bench-sync bench-network clean
+.PHONY: help setup setup-runtime setup-hfc setup-judges demo demo-recorded test test-native differential test-quick record-chains check format lock lock-upgrade bench bench-sync bench-network bench-lag clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -84,13 +84,16 @@ lock: setup ## make the pinned files again from pyproject.toml (minutes; pins th
 lock-upgrade: setup ## the same, with every pin moved to its newest version
 	@$(BIN)/python requirements/locks.py compile --upgrade
 
-bench: bench-sync bench-network ## every benchmark
+bench: bench-sync bench-network bench-lag ## every benchmark
 
 bench-sync: setup ## transactions per second: decoding, the whole line, and plain COPY of the same rows
 	@$(BIN)/python -m tests.benchmarks.sync
 
 bench-network: setup ## the embedded network: seconds to the first transaction, transactions per second, memory
 	@$(BIN)/python -m tests.benchmarks.network
+
+bench-lag: setup ## from a peer's block to visible rows, at full rate and at half: milliseconds
+	@$(BIN)/python -m tests.benchmarks.lag
 
 clean: ## remove every trace: environment, caches, builds, output of the demo
 	@rm -rf .venv .venv-install.log build dist demo-data demo-live .coverage .coverage.* \
