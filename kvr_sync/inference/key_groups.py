@@ -14,9 +14,14 @@ from network.protocol.composite_key import split_composite_key
 _PIECE = re.compile(r"[A-Za-z]+|[0-9]+|[^A-Za-z0-9]+")
 _UUID = re.compile(r"[0-9a-fA-F]{8}-(?:[0-9a-fA-F]{4}-){3}[0-9a-fA-F]{12}")
 _HEX = re.compile(r"(?<![0-9A-Za-z])(?=[a-fA-F]*[0-9])[0-9a-fA-F]{12,}(?![0-9A-Za-z])")
+_BASE64 = re.compile(
+    r"(?<![0-9A-Za-z+/])(?=[A-Za-z+/]*[0-9])(?=[0-9a-z+/]*[A-Z])(?=[0-9A-Z+/]*[a-z])[0-9A-Za-z+/]{24,}={0,2}(?![0-9A-Za-z+/=])"
+)
+"""As client ids of Fabric's contract APIs are."""
+_IDENTIFIERS = (_UUID, _HEX, _BASE64)
 
 Shape = tuple[str, ...]
-"""Pieces of a key: a word or number as `w` or `n`, an identifier of hexadecimal digits as `x`, all else as it is."""
+"""Pieces of a key: a word or number as `w` or `n`, an identifier in hexadecimal or base64 as `x`, all else as it is."""
 
 OTHER: Shape = ("other",)
 """Keys that are not text, and those beyond the number of shapes kept apart."""
@@ -96,8 +101,7 @@ def cut(key: bytes) -> list[str] | None:
 
 
 def _identifiers(text: str) -> Iterator[re.Match[str]]:
-    found = [*_UUID.finditer(text)] or [*_HEX.finditer(text)]
-    yield from found
+    yield from next((found for pattern in _IDENTIFIERS if (found := [*pattern.finditer(text)])), [])
 
 
 def shape_of(pieces: list[str] | None) -> Shape:
@@ -106,7 +110,7 @@ def shape_of(pieces: list[str] | None) -> Shape:
         return OTHER
     return tuple(
         "x"
-        if _UUID.fullmatch(piece) or _HEX.fullmatch(piece)
+        if any(pattern.fullmatch(piece) for pattern in _IDENTIFIERS)
         else "w"
         if piece.isalpha() and piece.isascii()
         else "n"

@@ -38,8 +38,12 @@ class Group:
         self.has_bytes_as_keys = False
         count = 0 if isinstance(selector, PrefixSelector) else len(selector.attributes)
         self.attributes = [Scalar() for _ in range(count)]
+        self.simple_keys = Scalar()
+        """Simple keys that are texts, as a whole."""
         self._repeats: list[Counter[str]] = [Counter() for _ in range(count)]
         """By attribute: in how many documents a member repeated it."""
+        self._key_repeats: Counter[str] = Counter()
+        """The same for a simple key as a whole."""
 
     def attributes_of(self, key: bytes) -> tuple[str, ...] | None:
         """Give the attributes of a key of this group, None for any other key."""
@@ -67,21 +71,38 @@ class Group:
         members = document if isinstance(document, dict) else {}
         for number, attribute in enumerate(attributes):
             self.attributes[number].add_text(attribute)
-            repeats = self._repeats[number]
-            repeats.update(
-                name
-                for name, member in members.items()
-                if member == attribute and isinstance(member, str) and (name in repeats or len(repeats) < MAX_MEMBERS)
-            )
+            _count_repeats(self._repeats[number], members, attribute)
+        if not isinstance(self.selector, CompositeSelector):
+            try:
+                text = key.decode()
+            except UnicodeDecodeError:
+                return
+            self.simple_keys.remember(text)
+            _count_repeats(self._key_repeats, members, text)
 
     def repeated_by(self, attribute: int) -> str | None:
         """Name a member that repeats an attribute in the documents, if there are enough to say so."""
+        return self._most_repeated(self._repeats[attribute])
+
+    def key_repeated_by(self) -> str | None:
+        """Name a member that repeats a simple key as a whole, if there are enough documents to say so."""
+        return self._most_repeated(self._key_repeats)
+
+    def _most_repeated(self, repeats: Counter[str]) -> str | None:
         documents = self.values.count - self.values.not_documents
         if documents < MIN_FOR_CONTRADICTION or not self.values.are_documents:
             return None
         least = documents * (1 - MAX_STRAY_SHARE)
-        names = [name for name, count in self._repeats[attribute].items() if count >= least]
+        names = [name for name, count in repeats.items() if count >= least]
         return min(names, key=lambda name: (name.lower() not in ("id", "key"), len(name), name), default=None)
+
+
+def _count_repeats(repeats: Counter[str], members: Mapping[str, object], text: str) -> None:
+    repeats.update(
+        name
+        for name, member in members.items()
+        if isinstance(member, str) and member == text and (name in repeats or len(repeats) < MAX_MEMBERS)
+    )
 
 
 class _Column(NamedTuple):
@@ -173,6 +194,8 @@ class _Table:
         self.name = name
         self.group = group
         self.attribute_names: list[str] = []
+        self.is_named_by_one = len(group.attributes) == 1 or group.key_repeated_by() is not None
+        """Whether its first column is the id of a row."""
         self.columns: list[_Column] = []
         self.children: list[tuple[str, tuple[str, ...], list[_Column]]] = []
         self._fill()
@@ -180,25 +203,36 @@ class _Table:
     def _fill(self) -> None:
         group = self.group
         repeated = [group.repeated_by(number) for number in range(len(group.attributes))]
+        whole = group.key_repeated_by()
+        # Where the documents repeat the whole key, its only part says nothing more.
+        parts = [] if whole is not None and len(repeated) == 1 and repeated[0] is None else repeated
         places = dict(walk(group.values.document)) if group.values.are_documents else {}
-        members = {path: " ".join(path) for path in places if not (len(path) == 1 and path[0] in repeated)}
-        is_id = len(group.attributes) == 1 and "id" not in members.values()
-        wanted = [member or ("id" if is_id else f"key {n + 1}") for n, member in enumerate(repeated)]
+        taken = {(name,) for name in (*repeated, whole) if name is not None}
+        members = {path: " ".join(path) for path in places if path not in taken}
+        is_id = len(parts) == 1 and whole is None and "id" not in {label.lower() for label in members.values()}
+        wanted = [member or ("id" if is_id else f"key {n + 1}") for n, member in enumerate(parts)]
+        has_key = isinstance(group.selector, PrefixSelector) and whole is None
         labels = [*wanted, *members.values()]
-        if isinstance(group.selector, PrefixSelector):
+        if whole is not None:
+            labels = [whole, *labels]
+        if has_key:
             labels.append("ledger key")
         if not group.values.are_documents:
             labels.append("value")
         labels = list(dict.fromkeys(labels))
         names = propose_column_names([*labels, "other members"])
-        for number, (label, member) in enumerate(zip(wanted, repeated, strict=True)):
+        if whole is not None:
+            options: dict[str, object] = {"from": "key", "type": "text", "index": True}
+            options["equals_json"] = format_json_path((whole,))
+            self.columns.append(_Column(names[whole], options, group.simple_keys))
+        for number, (label, member) in enumerate(zip(wanted, parts, strict=True)):
             column = names[label]
-            self.attribute_names.append(column)
-            options: dict[str, object] = {"from": f"key.{column}", "type": "text", "index": True}
+            options = {"from": f"key.{column}", "type": "text", "index": True}
             if member is not None:
                 options["equals_json"] = format_json_path((member,))
             self.columns.append(_Column(column, options, group.attributes[number]))
-        if isinstance(group.selector, PrefixSelector):
+        self.attribute_names = [names[label] for label in wanted] or [f"key_{n + 1}" for n in range(len(repeated))]
+        if has_key:
             kind = "bytes" if group.has_bytes_as_keys else "text"
             self.columns.append(_Column(names["ledger key"], {"from": "key", "type": kind}))
         if not group.values.are_documents:
@@ -264,9 +298,9 @@ def _element_columns(element: Place) -> Iterator[_Column]:
 def _references(tables: Sequence[tuple[str, Group, _Table]]) -> dict[tuple[str, str], str]:
     """Find columns all of whose values are ids of another table."""
     ids = {
-        f"{name}.{table.columns[0].name}": group.attributes[0].values
-        for name, group, table in tables
-        if len(group.attributes) == 1
+        f"{name}.{table.columns[0].name}": table.columns[0].scalar.values
+        for name, _, table in tables
+        if table.is_named_by_one and table.columns[0].scalar
     }
     found = {}
     for name, group, table in tables:

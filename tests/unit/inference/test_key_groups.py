@@ -1,5 +1,6 @@
 """Keys of chains that nobody here designed, sorted into groups."""
 
+from base64 import b64encode
 from collections.abc import Iterable
 
 import pytest
@@ -47,6 +48,7 @@ def words(selector: KeySelector) -> str:
         (["ann", "bob", "eva", "max"], ["prefix "]),
         (["config"], ["prefix config"]),
         ([f"{n:032x}" for n in range(2**100, 2**100 + 20)], ["prefix "]),
+        ([b64encode(f"x509::CN=user{n}::CN=ca".encode()).decode() for n in range(20)], ["prefix "]),
         ([f"tx/0b6e6a8e-0a4b-4c1d-9f5e-{n:012x}" for n in range(20)], ["tx/{key_1}"]),
     ],
 )

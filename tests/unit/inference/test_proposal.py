@@ -11,7 +11,15 @@ from hypothesis import strategies as st
 from kvr_sync.errors import ConfigurationError
 from kvr_sync.inference.contract_metadata import infer_from_metadata
 from kvr_sync.inference.proposal import Inference, write_mapping
-from kvr_sync.mapping.definition import ColumnType, FromJson, FromKeyAttribute, Mapping, Reference, TableMapping
+from kvr_sync.mapping.definition import (
+    ColumnType,
+    FromJson,
+    FromKey,
+    FromKeyAttribute,
+    Mapping,
+    Reference,
+    TableMapping,
+)
 from kvr_sync.mapping.map import map_block
 from kvr_sync.mapping.validation import read_mapping
 from network.protocol.composite_key import encode_composite_key
@@ -94,6 +102,20 @@ def test_a_member_that_repeats_the_key_is_said_to() -> None:
         FromKeyAttribute(0, "asset_id"),
         ("assetID",),
     )
+
+
+def test_a_member_that_repeats_a_simple_key_is_its_id_and_referred_to() -> None:
+    mapping = propose(
+        documents(lambda n: {"ID": f"asset{n}", "Size": n})
+        + documents(lambda n: {"asset": f"asset{n % 3}", "n": n}, prefix="lease")
+    )
+
+    tables = {table.name: table for table in mapping.tables}
+    column = tables["asset"].columns[0]
+    assert (column.name, column.source, column.equals_json) == ("id", FromKey(), ("ID",))
+    assert [column.name for column in tables["asset"].columns] == ["id", "size", "other_members"]
+    leased = next(column for column in tables["lease"].columns if column.name == "asset")
+    assert leased.references == Reference("asset", "id")
 
 
 def test_a_column_whose_values_are_ids_of_another_table_refers_to_it() -> None:
