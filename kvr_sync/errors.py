@@ -26,6 +26,7 @@ KvrSyncError
 |  +- SinkUnavailableError       the database cannot be reached; nothing was applied
 |  +- CommitOutcomeUnknownError  the acknowledgement of a COMMIT was lost; read the checkpoint
 |  +- CheckpointConflictError    someone else moved the checkpoint
+|  +- MappingChangedError        the tables have another mapping since the engine began
 |  +- SinkFullError              no space
 |  +- SinkReadOnlyError          the database does not accept writes
 |  +- SchemaDriftError           the database does not match the migrations or the mapping
@@ -238,6 +239,16 @@ class CheckpointConflictError(SinkError):
     """Another engine moved the checkpoint of this channel. Stop one of the two."""
 
     code = "checkpoint_conflict"
+
+
+class MappingChangedError(SinkError):
+    """`kvr sync apply` has changed the mapping since the engine began. Nothing was applied under the old one.
+
+    A new run takes up the recorded mapping; one that is given an older mapping by `--mapping` ends, by name.
+    """
+
+    code = "mapping_changed"
+    retryable = True
 
 
 class SinkFullError(SinkError):

@@ -8,8 +8,8 @@ import os
 import re
 import signal
 from base64 import b64encode
-from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from types import FrameType
 from typing import Annotated, Any
@@ -26,8 +26,18 @@ from kvr_sync.archive.verification import (
     verify_archive,
 )
 from kvr_sync.audit.history import FoundKey, HistoryEntry, describe_history, find_keys, read_history
+from kvr_sync.command_options import (
+    Channel,
+    Database,
+    Environment,
+    Json,
+    MappingFile,
+    OwnChannel,
+    Why,
+    errors_reported,
+)
 from kvr_sync.engine import RunSummary
-from kvr_sync.errors import ConfigurationError, KvrSyncError
+from kvr_sync.errors import ConfigurationError
 from kvr_sync.inference.chain import infer_from_source, infer_from_tables
 from kvr_sync.inference.contract_metadata import infer_from_metadata
 from kvr_sync.interval import seconds_of
@@ -43,6 +53,7 @@ from kvr_sync.reference_check import check_references
 from kvr_sync.source.block_file import open_block_file
 from kvr_sync.source.peer_source import PeerSettings
 from kvr_sync.store.opening import open_store, recorded_member
+from kvr_sync.table_commands import rebuild, release
 from kvr_sync.table_query import MAX_PAGE_SIZE
 from network.protocol.validation_code import reason
 
@@ -66,23 +77,6 @@ audit = _group("Ask the tables what happened on the ledger, and what that rests 
 Source = Annotated[
     Path,
     typer.Argument(metavar="FILE", help="Recorded blocks, an exported .block file, a folder of them, or an archive."),
-]
-Database = Annotated[
-    str,
-    typer.Option(
-        "--database",
-        envvar="KVR_DATABASE",
-        metavar="URL",
-        help="sqlite:///file.db or postgresql://user@host/name. A password is better kept in the environment.",
-    ),
-]
-MappingFile = Annotated[
-    Path | None,
-    typer.Option(
-        "--mapping",
-        metavar="FILE",
-        help="Mapping of keys to tables, or the name of a shipped one (service); without it, the database's own.",
-    ),
 ]
 Pin = Annotated[
     str | None,
@@ -135,7 +129,6 @@ Archive = Annotated[
 Archives = Annotated[
     Path, typer.Argument(metavar="DIR", help="An archive of blocks, or the folder of a channel in it.")
 ]
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of text.")]
 MetricsPort = Annotated[
     int | None,
     typer.Option(
@@ -160,7 +153,6 @@ ReadyLag = Annotated[
     str,
     typer.Option("--ready-lag", metavar="INTERVAL", help="Lag behind the peers up to which /ready says yes: 30s, 5m."),
 ]
-Channel = Annotated[str | None, typer.Option("--channel", help="Channel, where a database holds more than one.")]
 
 
 @sync.callback()
@@ -184,7 +176,7 @@ def replay(
     as_json: Json = False,
 ) -> None:
     """Verify the blocks of a file and bring the tables up to its end; a second time it goes on where it stopped."""
-    with _errors_reported(as_json=as_json):
+    with errors_reported(as_json=as_json):
         settings = SyncSettings(file, database, mapping, _pin(pin), workers=workers, archive=archive)
         with ProgressDisplay(f"replay {file.name}") as display:
             summary = sync_once(settings, on_progress=display.update)
@@ -210,7 +202,7 @@ def run(  # noqa: PLR0913, PLR0917  # one parameter per option
     as_json: Json = False,
 ) -> None:
     """Verify the blocks of a peer and bring the tables up to its tip; a second time it goes on where it stopped."""
-    with _errors_reported(as_json=as_json):
+    with errors_reported(as_json=as_json):
         source = PeerSettings(profile, msp_id, identity, channel, peer, private_data)
         settings = SyncSettings(source, database, mapping, _pin(pin), workers=workers, archive=archive)
         with ProgressDisplay(f"run {channel}") as display:
@@ -244,7 +236,7 @@ def follow(  # noqa: PLR0913, PLR0917  # one parameter per option
     from kvr_sync.metrics import ChannelWatch, Metrics  # noqa: PLC0415  short commands do not wait for it
     from kvr_sync.probe import probes  # noqa: PLC0415
 
-    with _errors_reported(as_json=False):
+    with errors_reported(as_json=False):
         source = PeerSettings(profile, msp_id, identity, channel, peer, private_data)
         metrics = Metrics()
         watch = ChannelWatch(channel, metrics)
@@ -309,7 +301,7 @@ def serve(  # noqa: PLR0913, PLR0917  # one parameter per option
 
     if not (settings or database or os.environ.get("KVR_DATABASE") or os.environ.get("KVR_DATABASE_FILE")):
         raise typer.BadParameter("give a URL, or set KVR_DATABASE or KVR_DATABASE_FILE", param_hint="--database")
-    with _errors_reported(as_json=False):
+    with errors_reported(as_json=False):
         _pin(pin)
         entry: dict[str, object] = {
             "file": file,
@@ -336,7 +328,7 @@ def serve(  # noqa: PLR0913, PLR0917  # one parameter per option
 @sync.command()
 def status(database: Database, channel: Channel = None, as_json: Json = False) -> None:
     """Show where the tables stand: checkpoint, verdicts, quarantine, last runs."""
-    with _errors_reported(as_json=as_json), open_tables(database, channel) as synced:
+    with errors_reported(as_json=as_json), open_tables(database, channel) as synced:
         if as_json:
             typer.echo(json.dumps(status_facts(synced)))
             return
@@ -364,7 +356,7 @@ def query(  # noqa: PLR0913, PLR0917  # one parameter per option
     as_json: Json = False,
 ) -> None:
     """Read rows of a table, as they are or as they were after a block."""
-    with _errors_reported(as_json=as_json):
+    with errors_reported(as_json=as_json):
         conditions = dict(_condition(text) for text in wanted or ())
         with open_tables(database, channel) as synced:
             page = read_table(synced, TableQuery(table, conditions, as_of, minimum_block, after, limit))
@@ -400,7 +392,7 @@ def _shown(value: object) -> str:
 @sync.command()
 def references(database: Database, channel: Channel = None, as_json: Json = False) -> None:
     """Count the rows that refer to what is not there. A record may come before its counterpart: nothing waits."""
-    with _errors_reported(as_json=as_json):
+    with errors_reported(as_json=as_json):
         with open_tables(database, channel) as synced:
             checked = check_references(synced.connection, synced.tables, place=synced.place)
         if as_json:
@@ -415,8 +407,10 @@ def references(database: Database, channel: Channel = None, as_json: Json = Fals
             )
 
 
-quarantine_group = _group("Look at values that did not fit their mapping.")
+quarantine_group = _group("Look at values that did not fit their mapping, and release them.")
 sync.add_typer(quarantine_group, name="quarantine")
+quarantine_group.command()(release)
+sync.command()(rebuild)
 
 
 @quarantine_group.command("list")
@@ -429,7 +423,7 @@ def list_quarantine(
     as_json: Json = False,
 ) -> None:
     """List the values in quarantine, oldest first; the values themselves are not shown."""
-    with _errors_reported(as_json=as_json):
+    with errors_reported(as_json=as_json):
         with open_tables(database, channel) as synced:
             counts = count_quarantine(synced.connection, synced.tables)
             entries = read_quarantine(synced.connection, synced.tables, table=table, closed=closed, limit=limit)
@@ -453,7 +447,7 @@ def explain(
     as_json: Json = False,
 ) -> None:
     """Tell everything about the values of one key that were ever in quarantine."""
-    with _errors_reported(as_json=as_json):
+    with errors_reported(as_json=as_json):
         with open_tables(database, channel) as synced:
             entries = explain_quarantine(synced.connection, synced.tables, table, key)
         if as_json:
@@ -487,7 +481,7 @@ def infer(  # one parameter per option
     ] = None,
 ) -> None:
     """Propose a mapping from what a channel holds, or from what a contract says of itself."""
-    with _errors_reported(as_json=False):
+    with errors_reported(as_json=False):
         if metadata is not None:
             text = infer_from_metadata(_read_metadata(metadata), chaincode)
         elif source is not None:
@@ -527,7 +521,7 @@ def _write_new(path: Path, text: str) -> None:
 @archive_group.command("verify")
 def verify_archives(directory: Archives, as_json: Json = False) -> None:
     """Read all of an archive and check frames, numbers and the chain of hashes; a replay checks signatures as well."""
-    with _errors_reported(as_json=as_json):
+    with errors_reported(as_json=as_json):
         found = []
         for folder in find_archives(directory):
             with ProgressDisplay(f"verify {folder.name}") as display:
@@ -543,26 +537,13 @@ def verify_archives(directory: Archives, as_json: Json = False) -> None:
 @archive_group.command("status")
 def archive_status(directory: Archives, as_json: Json = False) -> None:
     """Show what an archive holds and who writes to it, by its files' names and the end of the last one."""
-    with _errors_reported(as_json=as_json):
+    with errors_reported(as_json=as_json):
         found = [read_archive_status(folder) for folder in find_archives(directory)]
         if as_json:
             typer.echo(json.dumps([archive_facts(status) for status in found]))
             return
         for status in found:
             typer.echo(describe_archive(status))
-
-
-Environment = Annotated[
-    str,
-    typer.Option(
-        "--environment",
-        envvar="KVR_ENVIRONMENT",
-        metavar="NAME",
-        help="production: commands that change what operators rely on ask for --why.",
-    ),
-]
-Why = Annotated[str | None, typer.Option("--why", metavar="TEXT", help="Why, kept in operation_log.")]
-OwnChannel = Annotated[str, typer.Option("--channel", metavar="NAME", help="Channel whose tables are meant.")]
 
 
 @sync.command()
@@ -576,7 +557,7 @@ def migrate(
     ] = None,
 ) -> None:
     """Make the tables of a channel, or bring them to this version: for their owner, where the engine may not."""
-    with _errors_reported(as_json=False):
+    with errors_reported(as_json=False):
         member = private_data_of or recorded_member(database, channel)
         tables = read_mapping_file(mapping) if mapping else None
         with closing(open_store(database, channel, mapping=tables, private_member=member)) as sink:
@@ -608,7 +589,7 @@ def roles(  # noqa: PLR0913, PLR0917  # one parameter per option
     from kvr_sync.store.operation_log import asked_operation  # noqa: PLC0415  other commands do not wait for it
     from kvr_sync.store.roles import RoleNames, grant_rights  # noqa: PLC0415
 
-    with _errors_reported(as_json=False):
+    with errors_reported(as_json=False):
         names = RoleNames(writer, reader, auditor, private_reader)
         is_production = environment == "production"
         operation = None if sql else asked_operation("roles", why, is_production=is_production, detail=names._asdict())
@@ -646,7 +627,7 @@ def operations(database: Database, channel: Channel = None, as_json: Json = Fals
     """Tell what operators did to the tables, newest first: who, when, why, and the checkpoint before and after."""
     from kvr_sync.store.operation_log import read_operations  # noqa: PLC0415  other commands do not wait for it
 
-    with _errors_reported(as_json=as_json), open_tables(database, channel) as synced:
+    with errors_reported(as_json=as_json), open_tables(database, channel) as synced:
         entries = read_operations(synced.connection, synced.tables)
         if as_json:
             facts = [entry._asdict() | {"logged_at": entry.logged_at.isoformat()} for entry in entries]
@@ -675,7 +656,7 @@ def history(
     as_json: Json = False,
 ) -> None:
     """Tell who wrote a key, what, when, in which block and transaction, and why a write did or did not count."""
-    with _errors_reported(as_json=as_json), open_tables(database, channel) as synced:
+    with errors_reported(as_json=as_json), open_tables(database, channel) as synced:
         found = find_keys(synced, key, namespace=namespace)
         if not found:
             place = f" in namespace {namespace!r}" if namespace else ""
@@ -775,16 +756,3 @@ def _seconds(text: str, option: str) -> float:
         message = f"{option}: a number and a unit, such as 500ms, 10s, 5m or 1h"
         raise ConfigurationError(message)
     return seconds
-
-
-@contextmanager
-def _errors_reported(*, as_json: bool) -> Iterator[None]:
-    """Turn an error of ours into a message and exit status 1; anything else is a defect and shows as it is."""
-    try:
-        yield
-    except KvrSyncError as error:
-        if as_json:
-            typer.echo(json.dumps({"error": {"code": error.code, "message": str(error), "outcome": error.outcome}}))
-        else:
-            typer.echo(f"error[{error.code}]: {error}", err=True)
-        raise typer.Exit(1) from error

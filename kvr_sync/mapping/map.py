@@ -59,7 +59,7 @@ from kvr_sync.model import (
     TransactionFacts,
     WriteKind,
 )
-from kvr_sync.store.storable import storable_function
+from kvr_sync.store.storable import storable_function, storable_text
 from network.protocol.composite_key import split_composite_key
 
 _NONE = Effect.NONE
@@ -604,14 +604,16 @@ def _fact_reader(fact: LedgerFact, column: ColumnMapping, collection: str) -> _F
     match fact:
         case LedgerFact.COLLECTION:
             return lambda _block_number, _write_number, _facts: collection
+        # Texts as the ledger layer stores them: rows can be made again from there.
         case LedgerFact.TX_ID:
-            return _present(text_converter(column), lambda facts: facts.tx_id)
+            return _present(text_converter(column), lambda facts: storable_text(facts.tx_id))
         case LedgerFact.CREATOR_MSP_ID:
-            return _present(text_converter(column), lambda facts: facts.msp_id)
+            return _present(text_converter(column), lambda facts: storable_text(facts.msp_id))
         case LedgerFact.CHAINCODE:
-            return _present(text_converter(column), lambda facts: facts.chaincode.name if facts.chaincode else None)
+            return _present(
+                text_converter(column), lambda facts: storable_text(facts.chaincode.name) if facts.chaincode else None
+            )
         case LedgerFact.FUNCTION:
-            # As the ledger layer stores it: rows can be made again from there.
             return _present(text_converter(column), lambda facts: storable_function(facts.function))
         case _:
             return _NUMBERS[fact]

@@ -30,7 +30,7 @@ from sqlalchemy import (
     update,
 )
 
-from kvr_sync.errors import CheckpointConflictError
+from kvr_sync.errors import CheckpointConflictError, MappingChangedError
 from kvr_sync.mapping.conversion import moment
 from kvr_sync.mapping.definition import Mapping as TableMappings
 from kvr_sync.model import Checkpoint, CollectionMembership, ConfigFacts, Effect, LedgerKey, RowBatch, StateValue
@@ -123,7 +123,7 @@ class LedgerSink(ABC):
         self.database = store.database
         self._place = store.database.place
         self.tables = store.tables
-        self._mapped = store.mapped
+        self.mapped = store.mapped
         self._mapping_version = store.mapping_version
         self._feeds: list[_Feed] = []
         """By mapped table; like the dictionaries."""
@@ -138,6 +138,8 @@ class LedgerSink(ABC):
         self._endorser_sets: Dictionary[bytes] = Dictionary(CACHED_NAMES)
         self._known_at: Checkpoint | None = None
         """The checkpoint at which the dictionaries were right; None: they are not."""
+        self._known_operation = 0
+        """The newest entry of `operation_log` then: what operators do changes tables at the same checkpoint."""
 
     # The edges.
 
@@ -202,8 +204,10 @@ class LedgerSink(ABC):
             # First of all: a second writer fails here, or waits here for the end of ours and then fails.
             self._move_checkpoint(connection, expected, run.blocks, new, anchor)
             self._hook(AFTER_CHECKPOINT)
-            if known is None or known != expected:
+            operation = self._check_mapping(connection)
+            if known is None or known != expected or operation != self._known_operation:
                 self._reload_dictionaries(connection)
+                self._known_operation = operation
             last_known = self._keys.last
             keys = self._write_ledger_layer(connection, run)
             self._hook(AFTER_HALF_OF_ROWS)
@@ -221,6 +225,27 @@ class LedgerSink(ABC):
             self._hook(BEFORE_COMMIT)
         self._known_at = new
         self._hook(AFTER_COMMIT)
+
+    @contextmanager
+    def fenced(self) -> Iterator[tuple[Connection, Checkpoint | None]]:
+        """Give a transaction in which nobody else applies a block, and the checkpoint at which it stands.
+
+        What happens inside is committed at the end, or nothing of it. An engine that has something to commit
+        meanwhile waits, and after `LOCK_SECONDS` tries again. MappingChangedError where the mapping is another one by
+        now.
+        """
+        with self._transaction() as connection:
+            self.database.lock_for_settling(connection)
+            self._known_at = None
+            self._check_mapping(connection)
+            yield connection, stored_checkpoint(connection, self.tables)
+            self._hook(BEFORE_COMMIT)
+        self._hook(AFTER_COMMIT)
+
+    def insert(self, connection: Connection, table: Table, rows: Rows, *numbers: Sequence[int]) -> None:
+        """Insert rows in the order of `row_columns`; `numbers`: what goes in the place of leading positions."""
+        if rows:
+            self._insert(connection, table, rows, *numbers)
 
     def settle(self, expected: Checkpoint | None, new: Checkpoint) -> bool:
         """Learn on a fresh connection whether a `commit` of unknown outcome was applied."""
@@ -398,6 +423,21 @@ class LedgerSink(ABC):
                 " another engine moved it"
             )
 
+    def _check_mapping(self, connection: Connection) -> int:
+        """Refuse to go on under a mapping that is not in force any more; give the newest entry of `operation_log`.
+
+        Asked while the checkpoint is locked, under which mappings change, too.
+        """
+        version = select(func.max(self.tables.mapping.c.version)).scalar_subquery()
+        operation = select(func.max(self.tables.operation.c.operation_id)).scalar_subquery()
+        in_force, newest = connection.execute(select(version, operation)).one()
+        if (in_force or 0) != self._mapping_version:
+            raise MappingChangedError(
+                f"{self._place}: the mapping of channel {self._channel} is at version {in_force} now, and this engine"
+                f" began with version {self._mapping_version}: it has to begin anew"
+            )
+        return newest or 0
+
     def _reload_dictionaries(self, connection: Connection) -> None:
         tables = self.tables
         feed, quarantine = tables.mapped_table, tables.quarantine
@@ -409,7 +449,7 @@ class LedgerSink(ABC):
                 )
             )
         }
-        self._feeds = [stored[mapped.name] for mapped in self._mapped]
+        self._feeds = [stored[mapped.name] for mapped in self.mapped]
         is_open = select(quarantine.c.key_id).where(quarantine.c.closed_block.is_(None))
         self._has_open_quarantine = connection.execute(is_open.limit(1)).first() is not None
         for dictionary, number in (
@@ -460,7 +500,7 @@ class LedgerSink(ABC):
 
         Keys above `last_known` are new, so there is no row of them yet.
         """
-        mapped = self._mapped[table]
+        mapped = self.mapped[table]
         known = [keys[position] for position in rows.current if keys[position] <= last_known]
         key_id = mapped.current.c.kvr_key_id
         before = frozenset(self._find(connection, key_id, key_id, known)) if known else frozenset()
@@ -568,7 +608,7 @@ class LedgerSink(ABC):
         table = self.tables.private_value
         expired = table.c.expiring_block <= last_block
         changes: list[Row] = []
-        for feed, mapped in zip(self._feeds, self._mapped, strict=True):
+        for feed, mapped in zip(self._feeds, self.mapped, strict=True):
             if mapped.is_private:
                 current = mapped.current
                 is_gone = current.c.kvr_key_id.in_(select(table.c.key_id).where(expired))

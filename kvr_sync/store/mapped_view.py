@@ -3,7 +3,7 @@
 They are made from the same parts on both databases; functions there are in PostgreSQL only.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator
 
 from sqlalchemy import Table
 from sqlalchemy.dialects import postgresql, sqlite
@@ -16,10 +16,10 @@ from kvr_sync.store.schema import LedgerTables
 _VERSION = VERSION_COLUMNS[1:]
 
 
-def view_statements(dialect: str, tables: LedgerTables, mapped: Sequence[MappedTable]) -> Iterator[str]:
-    """Yield the statements that make them. `dialect`: "postgresql" or "sqlite"; tables are numbered from 1."""
+def view_statements(dialect: str, tables: LedgerTables, mapped: Iterable[tuple[int, MappedTable]]) -> Iterator[str]:
+    """Yield the statements that make them. `dialect`: "postgresql" or "sqlite"; `mapped`: each with its `table_id`."""
     writer = _Writer(dialect, tables)
-    for table_id, table in enumerate(mapped, start=1):
+    for table_id, table in mapped:
         yield from writer.statements(table_id, table)
 
 

@@ -15,9 +15,9 @@ from kvr_sync.store.postgresql_sink import PostgresqlSink
 from kvr_sync.store.schema import LedgerTables, ledger_tables
 from kvr_sync.store.sink import Hook, no_hook
 from kvr_sync.store.sqlite_sink import SqliteSink
-from kvr_sync.store.status import NO_MAPPING, recorded_mapping
+from kvr_sync.store.status import NO_MAPPING, mapping_version, recorded_mapping
 
-_MAPPING_VERSION = 1
+_FIRST_VERSION = 1
 
 
 def open_store(
@@ -63,8 +63,9 @@ def open_store(
             _check_collations(connection, database, in_force)
             _record(connection, tables, in_force, mapped)
         _refuse_drift(connection, database, tables, strangers=True)
+        version = mapping_version(connection, tables)
     sink = PostgresqlSink if database.schema else SqliteSink
-    return sink(Store(channel, database, tables, in_force, mapped, _MAPPING_VERSION), hook=hook, clock=clock)
+    return sink(Store(channel, database, tables, in_force, mapped, version), hook=hook, clock=clock)
 
 
 def recorded_member(url: str, channel: str) -> str | None:
@@ -154,16 +155,16 @@ def _record(connection: Connection, tables: LedgerTables, mapping: Mapping, mapp
     """Make the mapped tables and write the mapping down, so that names and columns never change by accident."""
     made = [table for entry in mapped for table in entry.tables]
     tables.metadata.create_all(connection, tables=made, checkfirst=False)
-    for statement in view_statements(connection.dialect.name, tables, mapped):
+    for statement in view_statements(connection.dialect.name, tables, enumerate(mapped, start=1)):
         connection.exec_driver_sql(statement)
     connection.execute(
         insert(tables.mapping).values(
-            version=_MAPPING_VERSION, digest=mapping.digest, content=to_json(mapping), applied_at_block=0
+            version=_FIRST_VERSION, digest=mapping.digest, content=to_json(mapping), applied_at_block=0
         )
     )
     if mapped:
         rows = [
-            {"table_id": number, "name": entry.name, "mapping_version": _MAPPING_VERSION, "last_change_id": 0}
+            {"table_id": number, "name": entry.name, "mapping_version": _FIRST_VERSION, "last_change_id": 0}
             for number, entry in enumerate(mapped, start=1)
         ]
         connection.execute(insert(tables.mapped_table), rows)

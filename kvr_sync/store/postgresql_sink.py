@@ -47,7 +47,7 @@ class PostgresqlSink(LedgerSink):
     def _prepare(self, connection: Connection) -> None:
         """Make the session's staging tables; they empty themselves at each COMMIT."""
         driver = _driver(connection)
-        for number, mapped in enumerate(self._mapped):
+        for number, mapped in enumerate(self.mapped):
             driver.execute(
                 sql.SQL("CREATE TEMPORARY TABLE {} (LIKE {}) ON COMMIT DELETE ROWS").format(
                     _staging(number), _identifier(mapped.current)
@@ -71,7 +71,7 @@ class PostgresqlSink(LedgerSink):
     def _write_versions(
         self, connection: Connection, table: int, rows: MappedRows[Rows], keys: Sequence[int], touch: Touched
     ) -> None:
-        mapped = self._mapped[table]
+        mapped = self.mapped[table]
         types = _mapped_types(mapped)
         packed = _packed(rows.history, types.history, 1)
         content = fill(packed, (keys,))

@@ -6,7 +6,7 @@ the database's numbers in their place. So a run can be made where there is no da
 """
 
 from array import array
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from hashlib import sha256
 from typing import Any, Final, Generic, NamedTuple, Protocol, TypeAlias, TypeVar
 
@@ -19,6 +19,7 @@ from kvr_sync.model import (
     PrivateChanges,
     QuarantinedWrite,
     RowBatch,
+    TransactionFacts,
     WriteKind,
 )
 from kvr_sync.store.dictionary import key_digest
@@ -275,6 +276,20 @@ class RunBuilder(Generic[S]):
         if batch.private is not None:
             self._private = _with_private(self._private, batch.private, number, self._keys)
 
+    def add_mapped(self, batch: RowBatch) -> None:
+        """Add the mapped and quarantined rows of the next block alone; it may be one that came before."""
+        number = batch.block.changes.header.number
+        senders = {row.tx_number: _sender(batch.block.changes.transactions[row.tx_number]) for row in batch.mapped}
+        for table in {row.table for row in batch.mapped}:
+            self._append_mapped(batch, table, senders)
+        if batch.quarantined:
+            self._ledger.quarantine.extend([self._quarantine_row(number, entry) for entry in batch.quarantined])
+
+    @property
+    def keys(self) -> Iterable[LedgerKey]:
+        """The keys of the run so far, by position."""
+        return self._keys
+
     def run(self) -> RunRows[S]:
         """Give what was made; the builder ends with it."""
         return RunRows(
@@ -300,7 +315,9 @@ class RunBuilder(Generic[S]):
             [ChildRows(rows, start) for rows, start in zip(children, starts, strict=True)],
         )
 
-    def _append_mapped(self, batch: RowBatch, table: int, senders: Sequence[tuple[str, str]]) -> None:
+    def _append_mapped(
+        self, batch: RowBatch, table: int, senders: Sequence[tuple[str, str]] | Mapping[int, tuple[str, str]]
+    ) -> None:
         number = batch.block.changes.header.number
         encoders = self._encoding.tables[table].columns
         history, current, steps, keys = (
@@ -461,6 +478,10 @@ def _append_transactions(rows: LedgerRows[S], batch: RowBatch, names: _Names, ti
     if changes.config is not None:
         rows.config.extend([(number, changes.config.sequence, changes.config.envelope)])
     return senders
+
+
+def _sender(facts: TransactionFacts) -> tuple[str, str]:
+    return storable_text(facts.tx_id), storable_text(facts.msp_id)
 
 
 def _chaincode(chaincode: ChaincodeId) -> ChaincodeName:

@@ -40,7 +40,7 @@ class SqliteSink(LedgerSink):
     def _write_versions(
         self, connection: Connection, table: int, rows: MappedRows[Rows], keys: Sequence[int], touch: Touched
     ) -> None:
-        mapped = self._mapped[table]
+        mapped = self.mapped[table]
         numbered = _numbered(rows.history, (keys,))
         if mapped.history is not None:
             connection.exec_driver_sql(_insert_statement(mapped.history), numbered)

@@ -22,6 +22,11 @@ def recorded_mapping(connection: Connection, tables: LedgerTables, place: str) -
     return NO_MAPPING if content is None else from_json(content, f"{place}: the recorded mapping")
 
 
+def mapping_version(connection: Connection, tables: LedgerTables) -> int:
+    """Give the version of the mapping in force; 0 where there is none."""
+    return int(connection.scalar(select(func.max(tables.mapping.c.version))) or 0)
+
+
 def stored_checkpoint(connection: Connection, tables: LedgerTables) -> Checkpoint | None:
     """Read the last block applied; None before the first."""
     table = tables.checkpoint

@@ -1,5 +1,7 @@
 """Whatever a seed draws (chain, mapping, cuts, faults of the database, restarts), tables end as the oracle has them.
 
+Made again from the ledger layer alone they are the same.
+
 A round draws a mapping and takes it through several chains. `KVR_SIMULATION_ROUNDS=5000` takes more rounds than those
 of every run. A round that failed once is kept in NOTABLE.
 """
@@ -22,6 +24,7 @@ from kvr_sync.store.ledger_sink import LedgerSink
 from tests.support.database_fault import SQLITE_MODES, Faults, Mode, faulty_sink
 from tests.support.emptied_store import EmptiedPostgresql, EmptiedSqlite
 from tests.support.invariants import check_invariants, read_content
+from tests.support.mapped_layer import empty_mapped_layer, make_again
 from tests.support.random_sync import random_chain, random_mapping
 from tests.support.recorded_chain import write_records
 
@@ -89,6 +92,10 @@ def simulate(choose: random.Random, url: str, definition: dict[str, Any], mappin
 
     before = read_content(url)
     Engine(open_block_file(path), sink, mapping, channel="consortium").run()
-    sink.close()
     assert read_content(url) == before, "the same blocks again"
+
+    empty_mapped_layer(url, definition)
+    make_again(sink)
+    sink.close()
+    check_invariants(url, blocks, definition)
     return failed

@@ -205,7 +205,8 @@ def check_feed(url: str, name: str, *, children: Sequence[str] = ()) -> None:
         for change_id, kind, key_id, *row in page:
             assert change_id == last + 1, f"{name}: change {last + 1} is missing"
             last = change_id
-            assert kind in ("delete", "erasure") or (kind == "insert") == (key_id not in followed), f"{name}: {kind}"
+            is_change = kind in ("insert", "update")  # the others are of a row that is there or not
+            assert not is_change or (kind == "insert") == (key_id not in followed), f"{name}: {kind}"
             if kind in ("delete", "erasure"):
                 del followed[key_id]
             elif any(value is not None for value in row[:1]):  # a private value that is outdated stands there no more

@@ -1,0 +1,246 @@
+"""Rows of the mapped layer made a second time, from the ledger layer instead of from blocks.
+
+The mapped layer is a pure function of ledger layer and mapping: `map_block` is asked again for every stored write, with
+what the ledger layer knows of its transaction and of the chaincode definitions below its block. Public writes are read
+key by key, each key in ledger order, which is the order of the primary key, so memory does not grow with the chain. Of
+private state there are the values that are held now.
+"""
+
+from bisect import bisect_left
+from collections.abc import Callable, Collection, Iterator, Mapping
+from typing import Any, NamedTuple
+
+from sqlalchemy import Column, ColumnElement, Connection, Row, Select, desc, func, select, true, tuple_
+
+from kvr_sync.definitions import Definitions
+from kvr_sync.mapping.definition import Mapping as TableMappings
+from kvr_sync.mapping.map import map_block
+from kvr_sync.model import (
+    BlockChanges,
+    Effect,
+    EffectiveWrite,
+    LedgerKey,
+    PrivateChange,
+    PrivateChanges,
+    ReplayedBlock,
+    RowBatch,
+    TransactionFacts,
+    WriteKind,
+)
+from kvr_sync.store.rows import Encoding, RunRows, list_builder
+from kvr_sync.store.rows import Row as TableRow
+from kvr_sync.store.schema import LedgerTables
+from kvr_sync.store.storable import storable_text
+from network.protocol.block import BlockHeader
+from network.protocol.private_data import LIFECYCLE_NAMESPACE
+from network.protocol.transaction import ChaincodeId
+from network.protocol.validation_code import VALID
+
+PART_WRITES = 2_000
+PART_BYTES = 16 * 1024 * 1024
+"""How much is read before its rows are handed on; a single larger value still goes alone."""
+_FETCHED_ROWS = 200
+"""Rows that are fetched at once; each can have a value as large as a block."""
+
+Sequences = Callable[[int], Mapping[str, int]]
+"""Gives the sequences of the chaincode definitions in force below a block, by chaincode."""
+
+
+class LayerPart(NamedTuple):
+    """Rows of some writes. `keys`: the number of each key by its position; `rows` has mapped rows and quarantine."""
+
+    keys: list[int]
+    rows: RunRows[list[TableRow]]
+    writes: int
+
+
+class LedgerLayer:
+    """The ledger layer of one channel, read inside the caller's transaction."""
+
+    def __init__(
+        self,
+        connection: Connection,
+        tables: LedgerTables,
+        mapping: TableMappings,
+        encoding: Encoding,
+        chosen: Collection[int],
+        keys: Select[Any] | None = None,
+    ) -> None:
+        """`chosen`: the mapped tables to make rows of; `keys`: selects the numbers of the keys to read, None: all."""
+        self._connection = connection
+        self._tables = tables
+        self._mapping = mapping
+        self._encoding = encoding
+        self._chosen = frozenset(chosen)
+        self._keys = keys
+        places = {
+            (table.namespace, collection)
+            for number, table in enumerate(mapping.tables)
+            if number in self._chosen
+            for collection in table.collections or ("",)
+        }
+        self._places = {(storable_text(name), storable_text(part)): (name, part) for name, part in places}
+        """Namespace and collection by the form in which they are stored."""
+
+    def count(self) -> int:
+        """Count the writes that `parts` reads."""
+        public = self._public().with_only_columns(func.count(), maintain_column_froms=True).order_by(None)
+        private = self._private().with_only_columns(func.count(), maintain_column_froms=True).order_by(None)
+        return sum(self._connection.scalar(statement) or 0 for statement in (public, private))
+
+    def parts(self) -> Iterator[LayerPart]:
+        """Yield the rows of every version of every key: first of public keys, then of the private values held."""
+        sequences = self._sequences()
+        builder, numbers, writes, size = list_builder(self._encoding), dict[LedgerKey, int](), 0, 0
+        for key, key_id, batch, value_size in self._batches(sequences):
+            numbers[key] = key_id
+            builder.add_mapped(batch)
+            writes += 1
+            size += value_size
+            if writes >= PART_WRITES or size >= PART_BYTES:
+                yield LayerPart([numbers[key] for key in builder.keys], builder.run(), writes)
+                builder, numbers, writes, size = list_builder(self._encoding), {}, 0, 0
+        if writes:
+            yield LayerPart([numbers[key] for key in builder.keys], builder.run(), writes)
+
+    def _batches(self, sequences: Sequences) -> Iterator[tuple[LedgerKey, int, RowBatch, int]]:
+        for key, row, write in self._public_writes(self._public()):
+            batch = map_block(_block(row, (write,)), self._mapping, None, sequences(row.block_number))
+            yield key, row.key_id, self._of_chosen(batch), len(write.value or b"")
+        for row in self._rows(self._private()):
+            namespace, collection = self._places[row.namespace, row.collection]
+            key = LedgerKey(namespace, collection, bytes(row.key))
+            value = bytes(row.value)
+            change = PrivateChange(
+                row.tx_number, row.write_number, key, Effect.PUT, bytes(row.private_key), value, b"", None
+            )
+            private = PrivateChanges((change,), ())
+            batch = map_block(_block(row, ()), self._mapping, private, sequences(row.block_number))
+            yield key, row.key_id, self._of_chosen(batch), len(value)
+
+    def _of_chosen(self, batch: RowBatch) -> RowBatch:
+        chosen = self._chosen
+        return batch._replace(
+            mapped=tuple([row for row in batch.mapped if row.table in chosen]),
+            quarantined=tuple([entry for entry in batch.quarantined if entry.table in chosen]),
+        )
+
+    def _rows(self, statement: Select[Any]) -> Iterator[Row[Any]]:
+        yield from self._connection.execute(statement.execution_options(yield_per=_FETCHED_ROWS))
+
+    def _public_writes(self, statement: Select[Any]) -> Iterator[tuple[LedgerKey, Row[Any], EffectiveWrite]]:
+        """Yield writes with the value that the key has afterwards; those of one key come in ledger order."""
+        retained: tuple[int, bytes] | None = None
+        for row in self._rows(statement):
+            effect = Effect(row.effect)
+            value: bytes | None = None
+            if effect is Effect.PUT:
+                value = bytes(row.value)
+                retained = (row.key_id, value)
+            elif effect is Effect.VERSION and retained is not None and retained[0] == row.key_id:
+                value = retained[1]
+            namespace, _ = self._places.get((row.namespace, ""), (row.namespace, ""))
+            key = LedgerKey(namespace, "", bytes(row.key))
+            yield key, row, EffectiveWrite(row.tx_number, row.write_number, key, WriteKind.PUT, effect, value, b"")
+
+    def _public(self) -> Select[Any]:
+        """All effective writes to the public keys of the chosen tables, key by key."""
+        key, history = self._tables.key, self._tables.key_history
+        namespaces = [name for name, collection in self._places if not collection]
+        order = (history.c.key_id, history.c.block_number, history.c.tx_number, history.c.write_number)
+        wanted = key.c.namespace.in_(namespaces)
+        return self._writes(wanted & self._is_asked_for(history.c.key_id)).order_by(*order)
+
+    def _writes(self, wanted: ColumnElement[bool]) -> Select[Any]:
+        key, history = self._tables.key, self._tables.key_history
+        return self._with_facts(
+            select(history.c.key_id, key.c.namespace, key.c.key, history.c.effect, history.c.value)
+            .add_columns(history.c.block_number, history.c.tx_number, history.c.write_number)
+            .join_from(history, key, key.c.key_id == history.c.key_id)
+            .where(key.c.collection == "", history.c.effect != int(Effect.NONE), wanted),
+            history.c.block_number,
+            history.c.tx_number,
+        )
+
+    def _private(self) -> Select[Any]:
+        """The private values that are held, with the write that gave them: a later one may have moved the version."""
+        key, held, history = self._tables.key, self._tables.private_value, self._tables.private_hash
+        newest = (desc(history.c.block_number), desc(history.c.tx_number), desc(history.c.write_number))
+
+        def given(column: Column[Any]) -> ColumnElement[Any]:
+            is_put = (history.c.key_id == held.c.key_id) & (history.c.effect == int(Effect.PUT))
+            return select(column).where(is_put).order_by(*newest).limit(1).scalar_subquery().label(column.name)
+
+        places = [place for place in self._places if place[1]]
+        value = (
+            select(held.c.key_id, key.c.namespace, key.c.collection, key.c.key)
+            .add_columns(held.c.key.label("private_key"), held.c.value)
+            .add_columns(*(given(history.c[name]) for name in ("block_number", "tx_number", "write_number")))
+            .join(key, key.c.key_id == held.c.key_id)
+            .where(held.c.key.is_not(None), held.c.value.is_not(None), self._is_asked_for(held.c.key_id))
+            .where(tuple_(key.c.namespace, key.c.collection).in_(places))
+            .subquery()
+        )
+        statement = select(value).order_by(value.c.key_id)
+        return self._with_facts(statement, value.c.block_number, value.c.tx_number)
+
+    def _with_facts(self, statement: Select[Any], block: Any, tx: Any) -> Select[Any]:  # noqa: ANN401  columns of a table or of a subquery
+        """Add what the ledger layer knows of the transaction of each write."""
+        transaction, identity, chaincode = self._tables.transaction, self._tables.identity, self._tables.chaincode
+        facts = ("tx_id", "function", "claimed_seconds", "claimed_nanos")
+        return (
+            statement.add_columns(*(transaction.c[name] for name in facts))
+            .add_columns(identity.c.msp_id, chaincode.c.name, chaincode.c.version)
+            .join(transaction, (transaction.c.block_number == block) & (transaction.c.tx_number == tx))
+            .outerjoin(identity, identity.c.identity_id == transaction.c.creator_id)
+            .outerjoin(chaincode, chaincode.c.chaincode_id == transaction.c.chaincode_id)
+        )
+
+    def _is_asked_for(self, key_id: Column[Any]) -> ColumnElement[bool]:
+        return true() if self._keys is None else key_id.in_(self._keys)
+
+    def _sequences(self) -> Sequences:
+        """Read the definitions of the chaincodes whose sequence decides what a table takes."""
+        chaincodes = sorted({table.namespace for table in self._mapping.tables if table.sequences is not None})
+        definitions = Definitions(lambda _: {})  # read from the first block on: nothing was before
+        starts: list[int] = []
+        in_force = [dict(definitions.sequences(chaincodes))]
+        for row, writes in self._lifecycle_blocks() if chaincodes else ():
+            if definitions.derive(_block(row, tuple(writes))):
+                starts.append(row.block_number)
+                in_force.append(dict(definitions.sequences(chaincodes)))
+        # A definition rules the blocks above its own.
+        return lambda block_number: in_force[bisect_left(starts, block_number)]
+
+    def _lifecycle_blocks(self) -> Iterator[tuple[Row[Any], list[EffectiveWrite]]]:
+        history = self._tables.key_history
+        by_key = (history.c.key_id, history.c.block_number, history.c.tx_number, history.c.write_number)
+        statement = self._writes(self._tables.key.c.namespace == LIFECYCLE_NAMESPACE).order_by(*by_key)
+        blocks: dict[int, tuple[Row[Any], list[EffectiveWrite]]] = {}
+        for _, row, write in self._public_writes(statement):
+            blocks.setdefault(row.block_number, (row, []))[1].append(write)
+        for number in sorted(blocks):
+            row, writes = blocks[number]
+            yield row, sorted(writes, key=lambda write: (write.tx_number, write.write_number))
+
+
+def _block(row: Row[Any], writes: tuple[EffectiveWrite, ...]) -> ReplayedBlock:
+    """Give the block of a stored write, with what mapping it asks for: its number, and the facts of the transaction."""
+    function = None if row.function is None else row.function.encode()
+    facts = TransactionFacts(
+        row.tx_number,
+        row.tx_id,
+        None,
+        VALID,
+        b"",
+        row.msp_id or "",
+        None if row.name is None else ChaincodeId(row.name, row.version),
+        function,
+        row.claimed_seconds,
+        row.claimed_nanos,
+        None,
+        (),
+    )
+    header = BlockHeader(row.block_number, b"", b"")
+    transactions = (facts,) * (row.tx_number + 1)  # found by number; nobody asks for another one
+    return ReplayedBlock(BlockChanges(header, b"", b"", transactions, (), (), (), None), writes, None, False)  # noqa: FBT003

@@ -1,0 +1,65 @@
+"""The commands that change mapped tables beside following the chain: `rebuild` and `quarantine release`."""
+
+import json
+from typing import Annotated
+
+import typer
+
+from kvr_sync.command_options import Channel, Database, Environment, Json, Why, errors_reported
+from kvr_sync.progress import ProgressDisplay
+
+
+def rebuild(  # one parameter per option
+    database: Database,
+    tables: Annotated[
+        list[str] | None, typer.Argument(metavar="[TABLE]...", help="Mapped tables; without one, all of them.")
+    ] = None,
+    channel: Channel = None,
+    why: Why = None,
+    environment: Environment = "development",
+    as_json: Json = False,
+) -> None:
+    """Make mapped tables again from the ledger layer, and put right what differs: no peer and no archive is needed.
+
+    One transaction. No block is applied meanwhile; readers go on. The change feed tells which rows were put right.
+    """
+    from kvr_sync.store.operation_log import asked_operation  # noqa: PLC0415  other commands do not wait for it
+    from kvr_sync.table_operations import describe_rebuilt, operation_facts, rebuild_tables  # noqa: PLC0415
+
+    with errors_reported(as_json=as_json):
+        operation = asked_operation("rebuild", why, is_production=environment == "production")
+        with ProgressDisplay("rebuild") as display:
+            done = rebuild_tables(database, channel, tables or (), operation, report=display.share)
+        if as_json:
+            typer.echo(json.dumps(operation_facts(done)))
+            return
+        for line in describe_rebuilt(done):
+            typer.echo(line)
+
+
+def release(  # one parameter per option
+    database: Database,
+    table: Annotated[str | None, typer.Argument(metavar="[TABLE]", help="Of this mapped table alone.")] = None,
+    key: Annotated[
+        str | None, typer.Argument(metavar="[KEY]", help="Of this key alone, as the list shows it, or its number.")
+    ] = None,
+    channel: Channel = None,
+    why: Why = None,
+    environment: Environment = "development",
+    as_json: Json = False,
+) -> None:
+    """Apply values in quarantine that fit the mapping now in force, each at its own version; the others stay."""
+    from kvr_sync.store.operation_log import asked_operation  # noqa: PLC0415  other commands do not wait for it
+    from kvr_sync.table_operations import describe_released, operation_facts, release_quarantine  # noqa: PLC0415
+
+    with errors_reported(as_json=as_json):
+        asked_for = {name: value for name, value in (("table", table), ("key", key)) if value is not None}
+        is_production = environment == "production"
+        operation = asked_operation("release", why, is_production=is_production, detail={"asked_for": asked_for})
+        with ProgressDisplay("release") as display:
+            done = release_quarantine(database, channel, table, key, operation, report=display.share)
+        if as_json:
+            typer.echo(json.dumps(operation_facts(done)))
+            return
+        for line in describe_released(done):
+            typer.echo(line)
