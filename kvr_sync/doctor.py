@@ -23,7 +23,7 @@ from kvr_sync.store.ledger_sink import Clock, utc_now
 from kvr_sync.store.mapped_table import VERSION_COLUMNS, MappedTable, mapped_tables, standing
 from kvr_sync.store.migration import NEWEST_REVISION, stored_revision
 from kvr_sync.store.opening import check_position
-from kvr_sync.store.status import read_status, recorded_mapping
+from kvr_sync.store.status import is_mapping_unfinished, read_status, recorded_mapping
 
 Verdict = Literal["ok", "warn", "fail"]
 
@@ -111,6 +111,10 @@ def _tables(synced: SyncedTables, clock: Clock) -> Iterator[Finding]:
         return
     mapping = recorded_mapping(synced.connection, synced.tables, synced.place)
     examination = _Examination(synced, mapped_tables(mapping, synced.tables), clock)
+    if is_mapping_unfinished(synced.connection, synced.tables):
+        advice = "run `kvr sync apply` with the same mapping; until then no engine writes"
+        yield Finding("mapping", "fail", "the newest mapping is recorded and its tables are not filled", advice)
+        return
     difference = first_difference(synced.connection, synced.tables.metadata)
     if difference is not None:
         advice = "undo what was changed by hand, or restore a backup"

@@ -53,7 +53,7 @@ from kvr_sync.reference_check import check_references
 from kvr_sync.source.block_file import open_block_file
 from kvr_sync.source.peer_source import PeerSettings
 from kvr_sync.store.opening import open_store, recorded_member
-from kvr_sync.table_commands import rebuild, release
+from kvr_sync.table_commands import apply, plan, rebuild, release
 from kvr_sync.table_query import MAX_PAGE_SIZE
 from network.protocol.validation_code import reason
 
@@ -411,6 +411,8 @@ quarantine_group = _group("Look at values that did not fit their mapping, and re
 sync.add_typer(quarantine_group, name="quarantine")
 quarantine_group.command()(release)
 sync.command()(rebuild)
+sync.command()(plan)
+sync.command()(apply)
 
 
 @quarantine_group.command("list")

@@ -1,12 +1,19 @@
-"""The commands that change mapped tables beside following the chain: `rebuild` and `quarantine release`."""
+"""The commands that change mapped tables beside following the chain: `rebuild`, `quarantine release`, `apply`."""
 
 import json
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from kvr_sync.command_options import Channel, Database, Environment, Json, Why, errors_reported
+from kvr_sync.mapping.mapping_file import read_mapping_file
 from kvr_sync.progress import ProgressDisplay
+from kvr_sync.read import open_tables
+
+NewMapping = Annotated[
+    Path, typer.Option("--mapping", metavar="FILE", help="The new mapping: a file, or the name of a shipped one.")
+]
 
 
 def rebuild(  # one parameter per option
@@ -62,4 +69,54 @@ def release(  # one parameter per option
             typer.echo(json.dumps(operation_facts(done)))
             return
         for line in describe_released(done):
+            typer.echo(line)
+
+
+def plan(
+    database: Database,
+    mapping: NewMapping,
+    channel: Channel = None,
+    sql: Annotated[bool, typer.Option("--sql", help="Print the statements alone, as a script.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Tell what a new mapping would change, table by table, with the statements and the views of others that depend."""
+    from kvr_sync.mapping_change import describe_plan, plan_facts, plan_mapping, plan_script  # noqa: PLC0415
+
+    with errors_reported(as_json=as_json):
+        wanted = read_mapping_file(mapping)
+        with open_tables(database, channel) as synced:
+            planned = plan_mapping(synced, wanted)
+        if sql:
+            typer.echo(plan_script(planned))
+        elif as_json:
+            typer.echo(json.dumps(plan_facts(planned), ensure_ascii=False))
+        else:
+            for line in describe_plan(planned):
+                typer.echo(line)
+
+
+def apply(  # one parameter per option
+    database: Database,
+    mapping: NewMapping,
+    channel: Channel = None,
+    why: Why = None,
+    environment: Environment = "development",
+    as_json: Json = False,
+) -> None:
+    """Give filled tables a new mapping where they stand: new tables, columns and indexes, looser rules; for the owner.
+
+    Readers go on, and wait a fifth of a second at the most. Engines begin anew with the recorded mapping.
+    """
+    from kvr_sync.mapping_change import applied_facts, apply_mapping, describe_applied  # noqa: PLC0415
+    from kvr_sync.store.operation_log import asked_operation  # noqa: PLC0415
+
+    with errors_reported(as_json=as_json):
+        operation = asked_operation("apply", why, is_production=environment == "production")
+        wanted = read_mapping_file(mapping)
+        with ProgressDisplay("apply") as display:
+            applied = apply_mapping(database, channel, wanted, operation, report=display.share)
+        if as_json:
+            typer.echo(json.dumps(applied_facts(applied)))
+            return
+        for line in describe_applied(applied):
             typer.echo(line)

@@ -3,7 +3,7 @@
 They are made from the same parts on both databases; functions there are in PostgreSQL only.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from sqlalchemy import Table
 from sqlalchemy.dialects import postgresql, sqlite
@@ -23,6 +23,22 @@ def view_statements(dialect: str, tables: LedgerTables, mapped: Iterable[tuple[i
         yield from writer.statements(table_id, table)
 
 
+def replaced_views(
+    dialect: str, tables: LedgerTables, table_id: int, table: MappedTable, before: Mapping[str, Sequence[str]]
+) -> Iterator[str]:
+    """Yield the statements that give the views of a table its new columns, after those that they have.
+
+    `before`: the columns that each view has. Nothing that depends on a view is touched.
+    """
+    writer = _Writer(dialect, tables)
+    yield from writer.replaced(
+        f"{table.name}_changes", writer.changes(table_id, table, before[f"{table.name}_changes"])
+    )
+    if table.history is not None:
+        name = f"{table.name}_validity"
+        yield from writer.replaced(name, writer.validity(table.name, table.history, before[name]))
+
+
 class _Writer:
     def __init__(self, dialect: str, tables: LedgerTables) -> None:
         self._is_postgresql = dialect == "postgresql"
@@ -32,7 +48,7 @@ class _Writer:
         self._change = self._prepare.format_table(tables.change)
 
     def statements(self, table_id: int, table: MappedTable) -> Iterator[str]:
-        yield self._changes(table_id, table)
+        yield self.changes(table_id, table)
         yield from self._comment(
             "VIEW",
             f"{table.name}_changes",
@@ -40,7 +56,7 @@ class _Writer:
         )
         if table.history is None:
             return
-        yield self._validity(table.name, table.history)
+        yield self.validity(table.name, table.history)
         yield from self._comment(
             "VIEW",
             f"{table.name}_validity",
@@ -60,30 +76,53 @@ class _Writer:
         if self._is_postgresql:
             yield f"COMMENT ON {kind} {self._name(name)} IS '{text}'"
 
-    def _changes(self, table_id: int, table: MappedTable) -> str:
+    def replaced(self, name: str, create: str) -> Iterator[str]:
+        """Yield what replaces a view; SQLite knows views by their names alone."""
+        if self._is_postgresql:
+            yield create.replace("CREATE VIEW", "CREATE OR REPLACE VIEW", 1)
+        else:
+            yield f"DROP VIEW {self._name(name)}"
+            yield create
+
+    def changes(self, table_id: int, table: MappedTable, before: Sequence[str] = ()) -> str:
         """Values come from the history, where erased ones are NULL; a table without one shows what is current."""
         source = table.current if table.history is None else table.history
-        columns = [c.name for c in table.current.columns if c.name not in ("kvr_key_id", "kvr_change_id", *_VERSION)]
         words = " ".join(f"WHEN {kind.value} THEN '{kind.name.lower()}'" for kind in ChangeKind)
+        columns = {
+            "kvr_change_id": "c.change_id",
+            "kvr_change": f"CASE c.kind {words} END",
+            "kvr_key_id": "c.key_id",
+            **{name: f"c.{name.removeprefix('kvr_')}" for name in _VERSION},
+        }
+        for column in table.current.columns:
+            columns.setdefault(column.name, f"h.{self._prepare.quote(column.name)}")
         return (
-            f"CREATE VIEW {self._name(table.name + '_changes')} AS SELECT c.change_id AS kvr_change_id,"  # noqa: S608  names, quoted
-            f" CASE c.kind {words} END AS kvr_change, c.key_id AS kvr_key_id,"
-            f" c.block_number AS kvr_block_number, c.tx_number AS kvr_tx_number, c.write_number AS kvr_write_number,"
-            f" {', '.join('h.' + self._prepare.quote(name) for name in columns)}"
+            f"CREATE VIEW {self._name(table.name + '_changes')} AS SELECT {self._listed(columns, before)}"  # noqa: S608  names, quoted
             f" FROM {self._change} c LEFT JOIN {self._prepare.format_table(source)} h ON h.kvr_key_id = c.key_id"
             " AND h.kvr_block_number = c.block_number AND h.kvr_tx_number = c.tx_number"
             f" AND h.kvr_write_number = c.write_number WHERE c.table_id = {table_id}"
         )
 
-    def _validity(self, name: str, history: Table) -> str:
-        columns = ", ".join(self._prepare.quote(c.name) for c in history.columns)
+    def validity(self, name: str, history: Table, before: Sequence[str] = ()) -> str:
+        """Every version that was not a delete, up to the next one of its key."""
+        own = {column.name: self._prepare.quote(column.name) for column in history.columns}
+        columns = {
+            **own,
+            "kvr_valid_from_block": "kvr_block_number",
+            "kvr_valid_to_block": "kvr_valid_to_block",
+        }
         order = ", ".join(_VERSION)
         return (
-            f"CREATE VIEW {self._name(name + '_validity')} AS SELECT {columns},"  # noqa: S608  names, quoted
-            " kvr_block_number AS kvr_valid_from_block, kvr_valid_to_block"
-            f" FROM (SELECT {columns}, lead(kvr_block_number) OVER (PARTITION BY kvr_key_id ORDER BY {order})"
+            f"CREATE VIEW {self._name(name + '_validity')} AS SELECT {self._listed(columns, before)}"  # noqa: S608  names, quoted
+            f" FROM (SELECT {', '.join(own.values())}, lead(kvr_block_number)"
+            f" OVER (PARTITION BY kvr_key_id ORDER BY {order})"
             f" AS kvr_valid_to_block FROM {self._prepare.format_table(history)}) v WHERE kvr_kind <> 'delete'"
         )
+
+    def _listed(self, columns: Mapping[str, str], before: Sequence[str]) -> str:
+        """List columns for SELECT, by name and expression: first those that were there, in the order they had."""
+        names = [*before, *(name for name in columns if name not in before)]
+        return ", ".join(f"{columns[name]} AS {self._prepare.quote(name)}" for name in names)
 
     def _as_of(self, name: str, history: Table) -> str:
         # By number: a column may be called like the parameter, and would be taken for it.

@@ -59,10 +59,12 @@ def upgrade(connection: Connection, schema: str | None, *, place: str, create: b
         command.upgrade(config, "head")
 
 
-def refuse_without_ddl(connection: Connection, schema: str | None, *, place: str, what: str) -> None:
+def refuse_without_ddl(
+    connection: Connection, schema: str | None, *, place: str, what: str, command: str = "migrate"
+) -> None:
     """Raise ConfigurationError, naming the owner's command, unless who is connected may make and change tables.
 
-    `what` has to be done to them, as "made". An engine that has no more than a writer's rights cannot.
+    `what` has to be done to them, as "made", by `command`. An engine that has no more than a writer's rights cannot.
     """
     if schema is None:
         return
@@ -75,7 +77,7 @@ def refuse_without_ddl(connection: Connection, schema: str | None, *, place: str
     if not connection.scalar(may, {"schema": schema}):
         raise ConfigurationError(
             f"{place}, schema {schema}: the tables have to be {what}, and this database user may not;"
-            " their owner runs `kvr sync migrate`, and `kvr sync roles` after it"
+            f" their owner runs `kvr sync {command}`, and `kvr sync roles` after it"
         )
 
 

@@ -2,7 +2,7 @@
 
 from sqlalchemy import Connection, func, insert, inspect, select, text
 
-from kvr_sync.errors import CheckpointConflictError, ConfigurationError, SchemaDriftError
+from kvr_sync.errors import CheckpointConflictError, ConfigurationError, MappingChangedError, SchemaDriftError
 from kvr_sync.mapping.definition import Mapping, to_json
 from kvr_sync.store.database import Database, open_database
 from kvr_sync.store.database_error import driver_errors
@@ -15,7 +15,7 @@ from kvr_sync.store.postgresql_sink import PostgresqlSink
 from kvr_sync.store.schema import LedgerTables, ledger_tables
 from kvr_sync.store.sink import Hook, no_hook
 from kvr_sync.store.sqlite_sink import SqliteSink
-from kvr_sync.store.status import NO_MAPPING, mapping_version, recorded_mapping
+from kvr_sync.store.status import NO_MAPPING, is_mapping_unfinished, mapping_version, recorded_mapping
 
 _FIRST_VERSION = 1
 
@@ -39,7 +39,7 @@ def open_store(
     Raises ConfigurationError: unusable URL, channel id or file, a database not in UTF-8, a file of another channel, a
     mapping or member that is not the recorded one, tables to make by who may not. SinkUnavailableError: no server.
     SinkReadOnlyError: no writes. SchemaDriftError: tables of a newer version, or changed by hand, by table and column.
-    CheckpointConflictError: checkpoint and rows disagree.
+    CheckpointConflictError: checkpoint and rows disagree. MappingChangedError (retryable): a mapping is being applied.
     """
     database = open_database(url, channel)
     database.check(create=create)
@@ -49,6 +49,11 @@ def open_store(
         upgrade(connection, database.schema, place=database.place, create=create)
         _refuse_drift(connection, database, tables, strangers=False)
         applied = check_position(connection, database.place, tables, channel)
+        if is_mapping_unfinished(connection, tables):
+            raise MappingChangedError(
+                f"{database.place}: a new mapping of channel {channel} is being applied; if no `kvr sync apply` runs,"
+                " it broke off: run it again with the same mapping"
+            )
         _check_member(connection, database, tables, applied, private_member)
         in_force = recorded_mapping(connection, tables, database.place)
         stored = in_force is not NO_MAPPING
@@ -60,12 +65,17 @@ def open_store(
         mapped = mapped_tables(in_force, tables)
         if make:
             refuse_without_ddl(connection, database.schema, place=database.place, what="made for the mapping")
-            _check_collations(connection, database, in_force)
+            check_collations(connection, database, in_force)
             _record(connection, tables, in_force, mapped)
         _refuse_drift(connection, database, tables, strangers=True)
         version = mapping_version(connection, tables)
-    sink = PostgresqlSink if database.schema else SqliteSink
-    return sink(Store(channel, database, tables, in_force, mapped, version), hook=hook, clock=clock)
+    return sink_for(Store(channel, database, tables, in_force, mapped, version), hook=hook, clock=clock)
+
+
+def sink_for(store: Store, *, hook: Hook = no_hook, clock: Clock = utc_now) -> LedgerSink:
+    """Give the sink that writes to a store; nothing is checked, and nothing connected yet."""
+    sink = PostgresqlSink if store.database.schema else SqliteSink
+    return sink(store, hook=hook, clock=clock)
 
 
 def recorded_member(url: str, channel: str) -> str | None:
@@ -129,7 +139,7 @@ def _check_member(
     connection.execute(insert(tables.private_member).values(msp_id=member))
 
 
-def _check_collations(connection: Connection, database: Database, mapping: Mapping) -> None:
+def check_collations(connection: Connection, database: Database, mapping: Mapping) -> None:
     """Refuse locales that the server does not have; SQLite sorts by bytes whatever the mapping says."""
     if connection.dialect.name != "postgresql":
         return
@@ -148,7 +158,10 @@ def _other_mapping(database: Database, given: Mapping, in_force: Mapping, applie
     digests = f"given {given.digest[:16]}, recorded {in_force.digest[:16]}"
     if not in_force.tables:
         return f"{database.place} was filled up to block {applied} without a mapping; use an empty database"
-    return f"{database.place} was made with another mapping ({digests}); use that one, or an empty database"
+    return (
+        f"{database.place} was made with another mapping ({digests}); use that one, or an empty database;"
+        " `kvr sync plan` tells what another one would change"
+    )
 
 
 def _record(connection: Connection, tables: LedgerTables, mapping: Mapping, mapped: tuple[MappedTable, ...]) -> None:

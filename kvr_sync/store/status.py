@@ -22,6 +22,17 @@ def recorded_mapping(connection: Connection, tables: LedgerTables, place: str) -
     return NO_MAPPING if content is None else from_json(content, f"{place}: the recorded mapping")
 
 
+UNFINISHED = -1
+"""`sync_mapping.applied_at_block` of a mapping whose columns and tables are there and not filled yet."""
+
+
+def is_mapping_unfinished(connection: Connection, tables: LedgerTables) -> bool:
+    """Whether the newest mapping is still being applied, or its application broke off."""
+    table = tables.mapping
+    newest = select(table.c.applied_at_block).order_by(table.c.version.desc()).limit(1)
+    return connection.scalar(newest) == UNFINISHED
+
+
 def mapping_version(connection: Connection, tables: LedgerTables) -> int:
     """Give the version of the mapping in force; 0 where there is none."""
     return int(connection.scalar(select(func.max(tables.mapping.c.version))) or 0)

@@ -8,6 +8,7 @@ from typing import Any
 
 import psycopg
 import pytest
+import yaml
 from psycopg import sql
 from psycopg.errors import InsufficientPrivilege
 from sqlalchemy import make_url
@@ -18,6 +19,9 @@ from kvr_sync.jobs import SyncSettings, sync_once
 from kvr_sync.main import audit, sync
 from kvr_sync.mapping.definition import ColumnMapping, ColumnType, FromValue, Mapping, PrefixSelector, TableMapping
 from kvr_sync.mapping.mapping_file import read_mapping_file
+from kvr_sync.mapping.validation import read_mapping
+from kvr_sync.mapping_change import apply_mapping, plan_mapping, plan_script
+from kvr_sync.read import open_tables
 from kvr_sync.store.opening import open_store
 from kvr_sync.store.operation_log import Operation
 from kvr_sync.store.roles import (
@@ -30,7 +34,9 @@ from kvr_sync.store.roles import (
     grants,
 )
 from kvr_sync.store.schema import ledger_tables
-from tests.support.comparison import assert_tables_equal_oracle
+from kvr_sync.table_operations import rebuild_tables
+from tests.support.comparison import assert_tables_equal_oracle, check_tables
+from tests.support.oracle import read_ledger
 from tests.support.postgresql import connect
 from tests.support.recorded_chain import load_chain, write_records
 from tests.support.recorded_peer import peer_settings, recorded_peer
@@ -136,6 +142,30 @@ def test_the_whole_line_runs_with_a_writers_rights(roles: Roles, tmp_path: Path)
 
     assert_tables_equal_oracle(url, CHAIN.blocks, OUTCOMES)
     assert query(url, "SELECT peer_height FROM sync_status") == [(len(CHAIN.blocks),)]
+
+
+def test_a_writer_makes_tables_again_and_fills_those_that_the_owner_changed(roles: Roles, tmp_path: Path) -> None:
+    migrated(roles)
+    owner, writer = roles.url(roles.owner), roles.url(roles.names.writer)
+    sync_once(SyncSettings(write_records(tmp_path / "blocks", CHAIN.blocks), writer, OUTCOMES))
+    with roles.session(roles.owner) as session:
+        session.execute("DELETE FROM requests")
+
+    rebuild_tables(writer, CHANNEL, [], Operation("rebuild", "a test"))
+
+    assert_tables_equal_oracle(writer, CHAIN.blocks, OUTCOMES)
+    definition = yaml.safe_load(OUTCOMES.read_text())
+    definition["tables"]["requests"]["columns"]["note"] = {"json": "note", "type": "json"}
+    mapping = read_mapping(json.dumps(definition).encode(), "new")
+    asked = Operation("apply", "a test")
+    with pytest.raises(errors.ConfigurationError, match=r"changed for the mapping.*`kvr sync apply`"):
+        apply_mapping(writer, CHANNEL, mapping, asked)
+    with open_tables(owner) as synced:
+        script = plan_script(plan_mapping(synced, mapping))
+    with roles.session(roles.owner) as session:
+        session.execute(script)  # type: ignore[call-overload]  # made of nothing but names
+    apply_mapping(writer, CHANNEL, mapping, asked)
+    check_tables(writer, read_ledger(CHAIN.blocks), len(CHAIN.blocks), definition)
 
 
 @pytest.mark.parametrize(
