@@ -181,7 +181,10 @@ def _validity(examination: _Examination) -> Finding:
     return Finding("validity", "ok", "every write in force is of a valid transaction")
 
 
-_BY_HAND = "rows were changed by hand: compare with `kvr audit history`, then build the tables anew"
+_BY_HAND = (
+    "rows were changed by hand: compare with `kvr audit history`; `kvr sync rebuild` puts mapped tables right,"
+    " those of the ledger layer have to be built anew"
+)
 _VERSION = VERSION_COLUMNS[1:]
 
 

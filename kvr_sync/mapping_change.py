@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from contextlib import closing
 from typing import Any, NamedTuple
 
-from sqlalchemy import Connection, select, tuple_, update
+from sqlalchemy import Connection, or_, select, tuple_, update
 from sqlalchemy.schema import CreateIndex
 
 from kvr_sync.errors import ConfigurationError, SinkUnavailableError
@@ -27,7 +27,7 @@ from kvr_sync.store.database_error import driver_errors
 from kvr_sync.store.encoding import DatabaseKind, encoding_for
 from kvr_sync.store.ledger_layer import LayerPart, LedgerLayer
 from kvr_sync.store.ledger_sink import LOOKUP_SIZE, Store, chunks
-from kvr_sync.store.mapped_layer import MappedLayer, Mended, Report
+from kvr_sync.store.mapped_layer import KEPT_CLOSINGS, MappedLayer, Mended, Report
 from kvr_sync.store.mapped_table import mapped_tables
 from kvr_sync.store.mapping_ddl import Dependent, SchemaStep, dependents, missing_indexes, schema_step
 from kvr_sync.store.migration import refuse_without_ddl
@@ -184,8 +184,10 @@ def _lost(synced: SyncedTables, part: LayerPart) -> Iterator[tuple[str, str]]:
         (table, part.keys[position], block, tx, write): why
         for position, table, block, tx, write, why, *_ in part.rows.ledger.quarantine
     }
+    without_row = or_(entry.c.closed_by.is_(None), entry.c.closed_by.not_in(KEPT_CLOSINGS))
     for chunk in chunks(list(unfit), LOOKUP_SIZE):
-        known = {tuple(row) for row in synced.connection.execute(select(*columns).where(tuple_(*columns).in_(chunk)))}
+        there = select(*columns).where(tuple_(*columns).in_(chunk), without_row)
+        known = {tuple(row) for row in synced.connection.execute(there)}
         yield from ((place[0], unfit[place]) for place in chunk if place not in known)
 
 

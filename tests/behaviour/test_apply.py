@@ -29,6 +29,7 @@ from kvr_sync.source.block_file import open_block_file
 from kvr_sync.store.opening import open_store
 from kvr_sync.store.operation_log import Operation
 from kvr_sync.table_operations import release_quarantine
+from network.protocol.composite_key import encode_composite_key
 from tests.support.chain_factory import ChainFactory, TransactionSpec, delete, put, set_metadata
 from tests.support.comparison import check_tables
 from tests.support.invariants import read_content
@@ -67,7 +68,11 @@ def chain() -> tuple[bytes, ...]:
         [put("r1", b'{"status":"open","amount":1.50,"owner":"ann%","tags":[{"name":"a","n":1},{"name":"b"}]}')],
         [put("r2", b'{"status":"open","owner":"bob","tags":[{"name":"c","n":7}]}'), put("n1", b"\xff")],
         [put("r1", b'{"status":"closed","owner":"eva","visits":["2026-11-06"]}'), put("r3", b'{"status":"lost"}')],
-        [set_metadata("r1", {"VALIDATION_PARAMETER": b"policy"}), put("r4", b'{"owner":"kim"}'), put("e1", b"event")],
+        [
+            set_metadata("r1", {"VALIDATION_PARAMETER": b"policy"}),
+            put("r4", b'{"owner":"kim","hue":"red"}'),
+            put("e1", b"event"),
+        ],
         [delete("r2"), put("r5", b'{"status":"open","owner":17}'), put("e2", b"event")],
         [put("r6", b'{"status":"open","owner":"zoe","visits":["2026-11-06"]}'), delete("e1"), put("r1", b"{}")],
     ):
@@ -253,6 +258,20 @@ def test_nothing_is_applied_that_would_take_rows_away(synced: str) -> None:
         errors.ConfigurationError, match=r"would not fit this mapping: 1 of table request \(wrong_type\)"
     ):
         apply(synced, definition)
+
+    assert read_content(synced) == before
+
+
+def test_a_row_that_came_by_release_is_not_taken_away_either(synced: str) -> None:
+    apply(synced, changed(not_required))
+    release_quarantine(synced, CHANNEL, None, None, ASKED)
+    before = read_content(synced)
+    hue = put_in({"json": "hue", "type": "integer"}, "request", "columns", "hue")
+
+    with pytest.raises(
+        errors.ConfigurationError, match=r"would not fit this mapping: 1 of table request \(wrong_type\)"
+    ):
+        apply(synced, changed(not_required, hue))
 
     assert read_content(synced) == before
 
@@ -448,3 +467,38 @@ def test_tables_without_a_mapping_are_refused(database_url: str, tmp_path: Path)
         apply(database_url, BASE)
     with by_hand(database_url) as connection:
         assert connection.exec_driver_sql("SELECT count(*) FROM sync_mapping").scalar() == 0
+
+
+ITEMS: Definition = {
+    "kvr_mapping": 1,
+    "tables": {
+        "item": {
+            "namespace": "ext",
+            "key": {"composite": "item", "attributes": ["id"]},
+            "columns": {"id": {"from": "key.id", "type": "text"}},
+        }
+    },
+}
+
+
+def test_a_table_for_keys_that_another_one_refused_takes_them_out_of_its_quarantine(
+    database_url: str, tmp_path: Path
+) -> None:
+    factory = ChainFactory()
+    part = encode_composite_key("item", ["a", "b"]).decode()
+    for write in (put(encode_composite_key("item", ["a"]).decode(), b"1"), put(part, b"2"), put(part, b"3")):
+        factory.block([TransactionSpec([write])])
+    factory.block([TransactionSpec([delete(part)])])
+    bring(database_url, tmp_path, tuple(factory.blocks), mapping_file(tmp_path, ITEMS, "items"))
+    assert query(database_url, "SELECT reason FROM ledger_quarantine") == [("key_attributes",)] * 2
+    definition = copy.deepcopy(ITEMS)
+    definition["tables"]["item_part"] = {
+        "namespace": "ext",
+        "key": {"composite": "item", "attributes": ["id", "part"]},
+        "columns": {"part": {"from": "key.part", "type": "text"}},
+    }
+
+    apply(database_url, definition)
+
+    check_tables(database_url, read_ledger(factory.blocks), len(factory.blocks), definition)
+    assert query(database_url, "SELECT count(*) FROM ledger_quarantine") == [(0,)]
