@@ -44,16 +44,20 @@ class ProgressDisplay:
 
     def update(self, progress: RunProgress) -> None:
         """Take a report; shows it when the work has become long."""
+        rate = progress.transactions / max(self._clock() - self._started, QUIET_SECONDS)
+        facts = f"{progress.blocks:,} blocks, {progress.transactions:,} transactions, {rate:,.0f}/s"
+        self.tell(facts, progress.fraction)
+
+    def tell(self, facts: str, fraction: float | None) -> None:
+        """Take a report in words, and how much of the work is done (None: unknown)."""
         now = self._clock()
         if now - self._started < QUIET_SECONDS:
             return
-        rate = progress.transactions / (now - self._started)
-        facts = f"{progress.blocks:,} blocks, {progress.transactions:,} transactions, {rate:,.0f}/s"
         if self._console.is_terminal:
-            self._show_bar(progress, facts)
+            self._show_bar(facts, fraction)
         elif now - self._last_line >= LINE_SECONDS:
             self._last_line = now
-            self._console.file.write(f"{self._label}: {facts}{self._remaining(progress, now)}\n")
+            self._console.file.write(f"{self._label}: {facts}{self._remaining(fraction, now)}\n")
 
     def count(self, done: int) -> None:
         """Take a report of work that is counted in one number, and whose end nobody knows."""
@@ -62,7 +66,7 @@ class ProgressDisplay:
             self._last_line = now
             self._console.file.write(f"{self._label}: {done:,}, {done / (now - self._started):,.0f}/s\n")
 
-    def _show_bar(self, progress: RunProgress, facts: str) -> None:
+    def _show_bar(self, facts: str, fraction: float | None) -> None:
         if self._bar is None:
             self._bar = Progress(
                 TextColumn("{task.description}", markup=False),  # file names may look like markup
@@ -74,13 +78,13 @@ class ProgressDisplay:
                 console=self._console,
             )
             self._bar.start()
-            total = _STEPS if progress.fraction is not None else None
+            total = _STEPS if fraction is not None else None
             self._task = self._bar.add_task(self._label, total=total, facts=facts)
         if self._task is not None:
-            self._bar.update(self._task, completed=int((progress.fraction or 0) * _STEPS), facts=facts)
+            self._bar.update(self._task, completed=int((fraction or 0) * _STEPS), facts=facts)
 
-    def _remaining(self, progress: RunProgress, now: float) -> str:
-        if not progress.fraction:
+    def _remaining(self, fraction: float | None, now: float) -> str:
+        if not fraction:
             return ""
         elapsed = now - self._started
-        return f", {progress.fraction:.0%}, about {elapsed / progress.fraction - elapsed:,.0f} s left"
+        return f", {fraction:.0%}, about {elapsed / fraction - elapsed:,.0f} s left"

@@ -61,13 +61,13 @@ class PeerHeights:
                         connection.execute(insert(table).values(peer=sight.peer, **values))
 
     def count_missing(self) -> int:
-        """Count the private keys whose value is missing."""
+        """Count the private values that are missing."""
         table = self._tables.private_value
         with driver_errors(self._database.place):
             connection = self._connected()
             connection.execution_options(**{READING: True})
             with connection.begin():
-                count = select(func.count()).select_from(table).where(table.c.value.is_(None))
+                count = select(func.count()).select_from(table).where(table.c.due_at.is_not(None))
                 return int(connection.scalar(count) or 0)
 
     def close(self) -> None:
