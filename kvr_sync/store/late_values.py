@@ -36,7 +36,7 @@ from kvr_sync.model import (
     TransactionFacts,
 )
 from kvr_sync.store.encoding import DatabaseKind, stored_time
-from kvr_sync.store.mapped_table import MappedTable
+from kvr_sync.store.mapped_table import VERSION_COLUMNS, MappedTable
 from kvr_sync.store.rows import Encoding, Row, encode_values
 from kvr_sync.store.schema import LedgerTables
 from kvr_sync.store.storable import MAX_SENTENCE_BYTES, storable_text
@@ -184,11 +184,9 @@ class LateArrival:
     ) -> None:
         """Put a row in the place of what stands for the missing one in the history, and among the current ones."""
         mapped, encoding = self._mapped[number], self._encoding.tables[number]
-        if mapped.history is not None:
-            history = mapped.history
-            names = ("kvr_block_number", "kvr_tx_number", "kvr_write_number")
-            is_meant = (history.c.kvr_key_id == one.key_id, *_at(history, one, names))
-            self._connection.execute(delete(history).where(*is_meant))
+        history = mapped.history
+        is_meant = (history.c.kvr_key_id == one.key_id, *_at(history, one, VERSION_COLUMNS[1:]))
+        self._connection.execute(delete(history).where(*is_meant))
         if row is None:
             return
         version = (one.block_number, one.tx_number, one.write_number)
@@ -197,9 +195,8 @@ class LateArrival:
         values = (
             encode_values(row.values, encoding.columns) if row.values is not None else [None] * len(encoding.columns)
         )
-        if mapped.history is not None:
-            kind = "put" if is_there else "delete"
-            self._insert(self._connection, mapped.history, [(one.key_id, kind, row.external_id, *values, *written_by)])
+        kind = "put" if is_there else "delete"
+        self._insert(self._connection, history, [(one.key_id, kind, row.external_id, *values, *written_by)])
         if not is_there:
             return
         if is_in_force:

@@ -575,14 +575,16 @@ class LedgerSink(ABC):
         if rows.versions:
             self._insert(connection, tables.private_value, [(keys[row[0]], *row[1:]) for row in rows.versions])
         mark_purged(connection, tables, rows, keys)
-        for membership in rows.memberships:
+        for membership, joined in rows.memberships:
             due_at = stored_time(self.kind, NEVER_ASKED)
-            add_missing(connection, tables, membership, rows.last_block, due_at)
+            add_missing(connection, tables, membership, joined, rows.last_block, due_at)
 
     def _erase(self, connection: Connection, last_block: int) -> list[Row]:
         """Erase what is due up to the last block, and announce the rows that go with it."""
         changes: list[Row] = []
         erasure = Erasure(connection, self.tables, last_block)
+        if not erasure.is_due():
+            return changes
         for feed, mapped in zip(self._feeds, self._mapped, strict=True):
             if mapped.is_private:
                 for key_id, *version in erasure.erase_rows(mapped):

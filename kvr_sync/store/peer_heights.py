@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from datetime import datetime
 
-from sqlalchemy import Connection, delete, func, insert, select, update
+from sqlalchemy import Connection, delete, func, insert, or_, select, update
 
 from kvr_sync.lag import PeerSight
 from kvr_sync.store.database import READING
@@ -59,6 +59,16 @@ class PeerHeights:
                     found = connection.execute(update(table).where(table.c.peer == sight.peer).values(**values))
                     if found.rowcount == 0:
                         connection.execute(insert(table).values(peer=sight.peer, **values))
+
+    def expect_block(self, number: int) -> None:
+        """Write down that private rows cannot be relied on before this block is applied."""
+        table = self._tables.private_member
+        is_further = or_(table.c.ready_block.is_(None), table.c.ready_block < number)
+        with driver_errors(self._database.place):
+            connection = self._connected()
+            connection.execution_options(**{READING: False})
+            with connection.begin():
+                connection.execute(update(table).where(is_further).values(ready_block=number))
 
     def count_missing(self) -> int:
         """Count the private values that are missing."""

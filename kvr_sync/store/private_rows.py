@@ -66,21 +66,33 @@ def mark_purged(connection: Connection, tables: LedgerTables, rows: PrivateRows,
 
 
 def add_missing(
-    connection: Connection, tables: LedgerTables, membership: CollectionMembership, last_block: int, due_at: object
+    connection: Connection,
+    tables: LedgerTables,
+    membership: CollectionMembership,
+    joined: int,
+    last_block: int,
+    due_at: object,
 ) -> None:
-    """Add what a member that joins misses: the living keys of the collection, by the hashes that the ledger holds."""
+    """Add what a member that joins with block `joined` misses: keys that lived by then and live at the end of the run.
+
+    What was written afterwards has a row already, unless the organisation was no member any more.
+    """
     table = tables.private_value
     names = [column.name for column in table.columns]
-    connection.execute(insert(table).from_select(names, _missing(tables, membership, last_block, due_at)))
+    missing = _missing(tables, membership, joined, last_block, due_at)
+    connection.execute(insert(table).from_select(names, missing))
 
 
-def _missing(tables: LedgerTables, membership: CollectionMembership, last_block: int, due_at: object) -> Select[Any]:
+def _missing(
+    tables: LedgerTables, membership: CollectionMembership, joined: int, last_block: int, due_at: object
+) -> Select[Any]:
     key, history, table = tables.key, tables.private_hash, tables.private_value
     later, moved = history.alias("later"), history.alias("moved")
     conditions: list[ColumnElement[bool]] = [
         key.c.namespace == storable_text(membership.namespace),
         key.c.collection == storable_text(membership.collection),
         history.c.effect == int(Effect.PUT),
+        history.c.block_number <= joined,
         ~exists().where(
             later.c.key_id == history.c.key_id,
             later.c.effect.in_([int(Effect.PUT), int(Effect.DELETE)]),

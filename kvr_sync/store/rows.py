@@ -153,7 +153,8 @@ class PrivateRows(NamedTuple):
     """Keys whose value of before the run got another block of expiry."""
     purges: list[tuple[int, int, int]]
     """Key, block and transaction of each purge."""
-    memberships: list[CollectionMembership]
+    memberships: list[tuple[CollectionMembership, int]]
+    """With the block of the definition."""
     last_block: int
 
 
@@ -596,7 +597,7 @@ def _with_private(
             standing[position] = len(versions)
             version = (position, number, tx_number, write_number)
             versions.append((*version, private_key, value, value_hash, expiring, None, None, None, *asked))
-    rows.memberships.extend(private.memberships)
+    rows.memberships.extend((membership, number) for membership in private.memberships)
     return rows
 
 

@@ -36,7 +36,8 @@ def upgrade(schema: str | None) -> None:
     else:
         _make_anew()
     op.create_index(f"{_TABLE}_due_at_idx", _TABLE, ["due_at"], schema=schema)
-    _count_missing(schema)
+    op.add_column("ledger_private_member", _column("ready_block", _INT64, _READY_COMMENT), schema=schema)
+    _tell_status(schema)
 
 
 def _columns() -> tuple[sa.Column[Any], ...]:
@@ -93,8 +94,8 @@ def _make_anew() -> None:
     op.create_index(f"{_TABLE}_expiring_block_idx", _TABLE, ["expiring_block"])
 
 
-def _count_missing(schema: str | None) -> None:
-    """Count in `sync_status` what is missing; its columns stay."""
+def _tell_status(schema: str | None) -> None:
+    """Count in `sync_status` what is missing, and tell whether private rows can be relied on; its columns stay."""
     is_postgresql = op.get_bind().dialect.name == "postgresql"
     prefix = ""
     if is_postgresql:
@@ -110,6 +111,7 @@ def _count_missing(schema: str | None) -> None:
     )
     if is_postgresql:
         op.execute(f"COMMENT ON COLUMN {prefix}sync_status.private_missing IS '{_MISSING_COMMENT}'")
+        op.execute(f"COMMENT ON COLUMN {prefix}sync_status.private_ready IS '{_STATUS_COMMENT}'")
 
 
 _VIEW = """
@@ -121,7 +123,10 @@ _VIEW = """
         c.updated_at,
         (SELECT max(version) FROM {prefix}sync_mapping) AS mapping_version,
         (SELECT count(*) FROM {prefix}ledger_quarantine WHERE closed_block IS NULL) AS quarantined,
-        (SELECT count(*) FROM {prefix}ledger_private_value WHERE due_at IS NOT NULL) AS private_missing
+        (SELECT count(*) FROM {prefix}ledger_private_value WHERE due_at IS NOT NULL) AS private_missing,
+        NOT EXISTS (
+            SELECT 1 FROM {prefix}ledger_private_member WHERE ready_block > coalesce(c.block_number, -1)
+        ) AS private_ready
     FROM (
         SELECT max(channel) AS channel, max(block_number) AS block_number,
             coalesce(max(block_number) + 1, 0) AS height, max(updated_at) AS updated_at
@@ -135,3 +140,7 @@ _POSTGRESQL_AGE = "statement_timestamp() - coalesce(p.behind_since, p.peer_seen_
 _POSTGRESQL_SECONDS = f"greatest(extract(epoch FROM {_POSTGRESQL_AGE}), 0)::double precision"
 _SQLITE_SECONDS = "max((julianday('now') - julianday(coalesce(p.behind_since, p.peer_seen_at))) * 86400.0, 0.0)"
 _MISSING_COMMENT = "Private values that should be held and are not, those of outdated versions too."
+_READY_COMMENT = (
+    "Newest block that the peers had when an engine last began; before it, erased values may still stand here."
+)
+_STATUS_COMMENT = "Whether private rows have passed the newest block that the peers had when an engine last began."
