@@ -162,7 +162,7 @@ def _validity(examination: _Examination) -> Finding:
     """Nothing of a refused transaction came into force (I5)."""
     tables = examination.synced.tables
     layers = [tables.key_history, tables.private_hash, tables.event]
-    layers += [entry.history for entry in examination.mapped if entry.history is not None]
+    layers += [entry.history for entry in examination.mapped]
     for table in layers:
         names = ("block_number", "tx_number")
         if "kvr_block_number" in table.c:
@@ -191,8 +191,6 @@ _VERSION = VERSION_COLUMNS[1:]
 def _state(examination: _Examination) -> Finding:
     """Current rows are the newest of their history (I3)."""
     for entry in examination.mapped:
-        if entry.history is None:
-            continue
         newest = _newest(entry.history)
         for what, query in (
             ("current rows that are not the newest of their history", _not_matched(entry.current, newest)),
@@ -226,8 +224,6 @@ def _writes(examination: _Examination) -> Finding:
     quarantine = tables.quarantine
     for entry in examination.mapped:
         history = entry.history
-        if history is None:
-            continue
         same = and_(
             quarantine.c.key_id == history.c.kvr_key_id,
             *(quarantine.c[name.removeprefix("kvr_")] == history.c[name] for name in _VERSION),
@@ -238,12 +234,13 @@ def _writes(examination: _Examination) -> Finding:
             .where(
                 quarantine.c.table_name == entry.name,
                 quarantine.c.closed_block.is_(None),
+                history.c.kvr_kind != "delete",  # as which a private value in quarantine takes the row before it
             )
         )
         count = examination.connection.scalar(both) or 0
         if count:
             return Finding("writes", "fail", f"{entry.name}: {count:,} versions stand in quarantine too", _BY_HAND)
-        written = tables.key_history
+        written = tables.private_hash if entry.is_private else tables.key_history
         known = and_(
             written.c.key_id == history.c.kvr_key_id,
             *(written.c[name.removeprefix("kvr_")] == history.c[name] for name in _VERSION),

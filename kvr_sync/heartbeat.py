@@ -20,6 +20,8 @@ logger = logging.getLogger(__name__)
 
 BEAT_SECONDS = 1.0
 """Pause between two looks at what was seen; what is new is written."""
+FIRST_BEAT_SECONDS = 0.05
+"""The same until it is written where the chain stood at the beginning: readers of private rows wait for that."""
 LONGEST_SILENCE_SECONDS = 10.0
 """Written so often even where nothing is new."""
 COUNT_SECONDS = 30.0
@@ -60,7 +62,7 @@ class _Heartbeat:
         self._clock = clock
         self._written: list[PeerSight] = []
         self._written_at = self._counted_at = float("-inf")
-        self._is_away = False
+        self._is_away = self._is_expected = False
 
     def restore(self) -> None:
         """Take over since when the tables have been behind, from the process before."""
@@ -69,7 +71,9 @@ class _Heartbeat:
             self._attempt(self._restore)
 
     def run(self) -> None:
-        while not self.ended.wait(BEAT_SECONDS):
+        while not self.ended.wait(
+            BEAT_SECONDS if self._is_expected or not self._counts_private else FIRST_BEAT_SECONDS
+        ):
             self._attempt(self._beat)
         self._attempt(self._record)
         self._table.close()
@@ -88,6 +92,10 @@ class _Heartbeat:
             self._counted_at = now
 
     def _record(self) -> None:
+        start = self._observer.heights.start_height
+        if self._counts_private and start is not None and not self._is_expected:
+            self._table.expect_block(start - 1)
+            self._is_expected = True
         sights = self._observer.heights.peers()
         self._table.record(sights, self._peers)
         self._written, self._written_at = sights, self._clock()

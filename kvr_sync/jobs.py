@@ -90,6 +90,8 @@ def _sync(
         closing(open_store(settings.database, channel, mapping=mapping, private_member=_member(settings))) as sink,
         _heights_recorded(settings, source, sink, observer),
     ):
+        if archive is not None:
+            observer.heights.expect(archive.next_number)
         engine = Engine(
             source,
             sink,

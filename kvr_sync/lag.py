@@ -30,6 +30,7 @@ class SeenHeights:
         self._lock = threading.Lock()
         self._peers: dict[str, tuple[int, datetime]] = {}
         self._applied = 0
+        self._start: int | None = None
         self._sightings: list[tuple[int, datetime]] = []
         """Growing heights above the applied one, each with the time when it was first seen."""
 
@@ -41,6 +42,7 @@ class SeenHeights:
             self._peers[peer] = (height if is_newest else max(known, height), now)
             self._sight(height, now)
             if is_newest:
+                self._start = height if self._start is None else self._start
                 self._forget_above(max(seen for seen, _ in self._peers.values()))
 
     def applied(self, height: int) -> None:
@@ -49,6 +51,11 @@ class SeenHeights:
             self._applied = height
             count = next((n for n, (seen, _) in enumerate(self._sightings) if seen > height), len(self._sightings))
             del self._sightings[:count]
+
+    def expect(self, height: int) -> None:
+        """Take that blocks up to `height` were there when this process began, whoever has them."""
+        with self._lock:
+            self._start = max(height, self._start or 0)
 
     def restore(self, height: int, behind_since: datetime) -> None:
         """Take from an earlier process that `height` had been seen by then; before anything is seen by this one."""
@@ -76,6 +83,20 @@ class SeenHeights:
         """The greatest height that a peer has; None: no peer was seen."""
         with self._lock:
             return max((height for height, _ in self._peers.values()), default=None)
+
+    @property
+    def start_height(self) -> int | None:
+        """How many blocks there were when this process first asked; None: nobody said so yet."""
+        with self._lock:
+            return self._start
+
+    def has_caught_up(self) -> bool:
+        """Tell whether the tables have passed where the chain stood when this process first asked.
+
+        Until then they may be those of a backup, with values that were erased since.
+        """
+        with self._lock:
+            return self._start is None or self._applied >= self._start
 
     def lag_blocks(self) -> int | None:
         """Give how many blocks the peers have beyond the tables; None where that is not known."""

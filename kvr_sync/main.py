@@ -214,6 +214,40 @@ def run(  # noqa: PLR0913, PLR0917  # one parameter per option
 
 
 @sync.command()
+def backfill(
+    profile: Profile,
+    msp_id: MspId,
+    identity: Identity,
+    channel: ChannelRead,
+    database: Into,
+    peer: Peer = None,
+    as_json: Json = False,
+) -> None:
+    """Ask the organisation's peers for private values that are missing, and put what has come in its place."""
+    from kvr_sync.reconciliation import reconcile  # noqa: PLC0415  other commands do not wait for it
+
+    with errors_reported(as_json=as_json):
+        source = PeerSettings(profile, msp_id, identity, channel, peer, private_data=True)
+        if recorded_member(database, channel) != msp_id:
+            message = f"the tables of channel {channel} hold no private data of {msp_id}"
+            raise ConfigurationError(message)
+        opened = open_store(database, channel, private_member=msp_id, create=False)
+        with closing(opened) as sink, ProgressDisplay(f"backfill {channel}") as display:
+            missing = sink.count_private().missing
+
+            def show(asked: int, arrived: int) -> None:
+                display.tell(f"{asked:,} values asked for, {arrived:,} arrived", asked / max(asked, missing))
+
+            done = reconcile(sink, source, due=False, on_progress=show)
+        if as_json:
+            typer.echo(json.dumps(done._asdict()))
+            return
+        typer.echo(f"{done.asked:,} missing values asked for, {done.arrived:,} arrived, {done.missing:,} missing")
+        if done.refused:
+            typer.echo(f"{done.refused:,} values refused: not those that the chain holds the hashes of")
+
+
+@sync.command()
 def follow(  # noqa: PLR0913, PLR0917  # one parameter per option
     profile: Profile,
     msp_id: MspId,

@@ -9,7 +9,15 @@ from typing import NamedTuple
 
 from fabric_protos.peer.lifecycle import db_pb2
 
-from kvr_sync.model import CollectionMembership, Effect, LedgerKey, PrivateChange, PrivateChanges, ReplayedBlock
+from kvr_sync.model import (
+    CollectionMembership,
+    Effect,
+    LedgerKey,
+    PrivateChange,
+    PrivateChanges,
+    ReplayedBlock,
+    WriteKind,
+)
 from kvr_sync.private_data import PrivateData, PrivateValue
 from kvr_sync.replay_state import KeyReader
 from network.protocol.collection import CollectionConfig, decode_collections, find_collection, member_msp_ids
@@ -52,6 +60,8 @@ class Membership:
                 )
                 if write.effect is Effect.PUT:
                     change = _put(change, value, is_member=terms.is_member)
+                elif write.kind is WriteKind.PURGE:
+                    change = change._replace(effect=Effect.PURGE)
                 changes.append(change)
             elif key.namespace == LIFECYCLE_NAMESPACE and write.effect in (Effect.PUT, Effect.DELETE):
                 joined += self._define(key.key, write.value)
@@ -93,7 +103,7 @@ def _put(change: PrivateChange, value: PrivateValue | None, *, is_member: bool) 
     if value is not None:
         return change._replace(private_key=value.private_key, value=value.value)
     # What a member's peer does not hand over is missing. Others hold nothing, and nothing that is outdated either.
-    return change if is_member else change._replace(effect=Effect.DELETE)
+    return change._replace(effect=Effect.MISSING if is_member else Effect.DELETE)
 
 
 def _decode(content: bytes | None) -> tuple[CollectionConfig, ...]:

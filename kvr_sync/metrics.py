@@ -65,7 +65,7 @@ class Metrics:
             registry=registry,
         )
         self.private_missing = Gauge(
-            "kvr_sync_private_missing", "Private keys whose value is missing.", channel, registry=registry
+            "kvr_sync_private_missing", "Private values that should be held and are not.", channel, registry=registry
         )
         self.unknown_commits = Counter(
             "kvr_sync_unknown_commits", "COMMITs whose answer was lost.", channel, registry=registry
@@ -102,6 +102,15 @@ class ChannelWatch(Observer):
         self._success = metrics.last_success.labels(channel)
         metrics.lag_blocks.labels(channel).set_function(lambda: self.heights.lag_blocks() or 0)
         metrics.oldest_unapplied.labels(channel).set_function(self.heights.lag_seconds)
+
+    def unready(self, limit_seconds: float) -> list[str]:
+        """Give what makes the tables unready, as `Health.unready` does, with `catching_up`.
+
+        They catch up until they have passed where the peers stood when this process began: however new the blocks they
+        lack were to it, tables of a restored backup hold what was erased since.
+        """
+        reasons = self.health.unready(self.heights.lag_seconds(), limit_seconds)
+        return reasons if self.heights.has_caught_up() else [*reasons, "catching_up"]
 
     def tick(self) -> None:
         """Keep the loop alive."""

@@ -75,13 +75,16 @@ class Effect(IntEnum):
 
     PUT: the key has this write's value. DELETE: the key is gone. VERSION: the value stayed, the version moved
     (metadata-only writes). NONE: nothing by itself (metadata of a missing key, or overridden inside its own
-    transaction).
+    transaction). On private rows alone there are PURGE: the key is gone, and whatever value it had is to be erased, and
+    MISSING: the key has this write's value, and the value is not there.
     """
 
     NONE = 0
     PUT = 1
     DELETE = 2
     VERSION = 3
+    PURGE = 4
+    MISSING = 5
 
 
 class Write(NamedTuple):
@@ -211,8 +214,8 @@ class ReplayedBlock(NamedTuple):
 class MappedRow(NamedTuple):
     """One version of one row of one mapped table.
 
-    `table` is the index in the mapping. `effect` is PUT, DELETE or VERSION; `values` are the column values in the
-    order of the mapping (None when the row is deleted). `external_id`: the key as a text that is unique in its table
+    `table` is the index in the mapping. `effect` is none but NONE; `values` are the column values in the order of the
+    mapping (None after DELETE, PURGE and MISSING). `external_id`: the key as a text that is unique in its table
     (None: of a private key that is not known).
     `children`: for each child table the values of its rows, in the order of the array.
     """
@@ -242,8 +245,8 @@ class QuarantinedWrite(NamedTuple):
 class PrivateChange(NamedTuple):
     """What a valid write did to the private row of its key, whose hash `key` holds.
 
-    `effect`: PUT, DELETE or VERSION. After PUT `private_key` and `value` are None where the value is missing.
-    `expiring_block`: with it the key leaves the state; None: never by itself.
+    `effect`: any but NONE; `private_key` and `value` are there after PUT alone. `expiring_block`: with it the key
+    leaves the state; None: never by itself.
     """
 
     tx_number: int
@@ -254,6 +257,29 @@ class PrivateChange(NamedTuple):
     value: bytes | None
     value_hash: bytes
     expiring_block: int | None
+
+
+class MissingValue(NamedTuple):
+    """A private value that should be held and is not: of key number `key_id`, asked for in vain `attempts` times.
+
+    `key` as the tables hold it: namespace and collection as texts, and the hash of the private key.
+    """
+
+    key_id: int
+    key: LedgerKey
+    block_number: int
+    tx_number: int
+    write_number: int
+    value_hash: bytes
+    attempts: int
+
+
+class LateValue(NamedTuple):
+    """A value that was missing, and the private key that it belongs to; both are those of the hashes."""
+
+    missing: MissingValue
+    private_key: bytes
+    value: bytes
 
 
 class CollectionMembership(NamedTuple):

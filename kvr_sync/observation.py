@@ -57,7 +57,7 @@ class Observer:
         """Blocks can be read, or cannot since the connection is lost."""
 
     def private_counted(self, missing: int) -> None:
-        """So many private keys have no value."""
+        """So many private values are missing."""
 
     def database_answered(self, *, answers: bool) -> None:
         """The database took a write, or did not."""

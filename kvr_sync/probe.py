@@ -41,10 +41,7 @@ class ProbeServer(ThreadingHTTPServer):
 
     def unready(self) -> dict[str, list[str]]:
         """Tell of each channel what makes it unready."""
-        return {
-            watch.channel: watch.health.unready(watch.heights.lag_seconds(), self.ready_lag_seconds)
-            for watch in self.watches
-        }
+        return {watch.channel: watch.unready(self.ready_lag_seconds) for watch in self.watches}
 
     def handle_error(self, request: object, client_address: object) -> None:
         """Say nothing of clients that go away: the text would name them, and they are no fault of ours."""

@@ -45,19 +45,21 @@ class ProgressDisplay:
     def update(self, progress: RunProgress) -> None:
         """Take a report; shows it when the work has become long."""
         counted = f"{progress.blocks:,} blocks, {progress.transactions:,} transactions"
-        self._show(counted, progress.transactions, progress.fraction)
+        rate = progress.transactions / max(self._clock() - self._started, QUIET_SECONDS)
+        self.tell(f"{counted}, {rate:,.0f}/s", progress.fraction)
 
     def share(self, done: int, total: int) -> None:
         """Take a report of work whose end is known: so many writes of so many are read."""
-        self._show(f"{done:,} of {total:,} writes", done, done / total if total else None)
+        rate = done / max(self._clock() - self._started, QUIET_SECONDS)
+        self.tell(f"{done:,} of {total:,} writes, {rate:,.0f}/s", done / total if total else None)
 
-    def _show(self, counted: str, done: int, fraction: float | None) -> None:
+    def tell(self, facts: str, fraction: float | None) -> None:
+        """Take a report in words, and how much of the work is done (None: unknown)."""
         now = self._clock()
         if now - self._started < QUIET_SECONDS:
             return
-        facts = f"{counted}, {done / (now - self._started):,.0f}/s"
         if self._console.is_terminal:
-            self._show_bar(fraction, facts)
+            self._show_bar(facts, fraction)
         elif now - self._last_line >= LINE_SECONDS:
             self._last_line = now
             self._console.file.write(f"{self._label}: {facts}{self._remaining(fraction, now)}\n")
@@ -69,7 +71,7 @@ class ProgressDisplay:
             self._last_line = now
             self._console.file.write(f"{self._label}: {done:,}, {done / (now - self._started):,.0f}/s\n")
 
-    def _show_bar(self, fraction: float | None, facts: str) -> None:
+    def _show_bar(self, facts: str, fraction: float | None) -> None:
         if self._bar is None:
             self._bar = Progress(
                 TextColumn("{task.description}", markup=False),  # file names may look like markup

@@ -86,7 +86,7 @@ def open_place(url: str) -> Iterator[Place]:
 def read_table(synced: SyncedTables, query: TableQuery) -> TablePage:
     """Read one page of a mapped table, as it is or as it was after a block.
 
-    Raises ConfigurationError: no such table or column, a value that the column cannot hold, a past that is not kept;
+    Raises ConfigurationError: no such table or column, a value that the column cannot hold;
     TablesBehindError (retryable): the tables do not reach the block that is asked for.
     """
     return read_page(synced.connection, synced.tables, query, place=synced.place)
@@ -204,6 +204,7 @@ def status_facts(synced: SyncedTables) -> dict[str, Any]:
         "mapping_version": standing.mapping_version,
         "quarantined": standing.quarantined,
         "private_missing": standing.private_missing,
+        "private_ready": standing.private_ready,
         "runs": [_run_facts(run) for run in status.runs],
     }
 
@@ -222,13 +223,18 @@ class SyncStatus(NamedTuple):
     mapping_version: int | None
     quarantined: int
     private_missing: int
+    private_ready: bool = True
 
 
 def read_sync_status(synced: SyncedTables) -> SyncStatus:
     """Read where the tables stand and how far they are behind the peers."""
     view = table("sync_status", *map(column, SyncStatus._fields), schema=synced.tables.metadata.schema)
     found = SyncStatus(*synced.connection.execute(select(view)).one())
-    return found._replace(peer_seen_at=read_time(found.peer_seen_at), updated_at=read_time(found.updated_at))
+    return found._replace(
+        peer_seen_at=read_time(found.peer_seen_at),
+        updated_at=read_time(found.updated_at),
+        private_ready=bool(found.private_ready),
+    )
 
 
 def _run_facts(run: RunRecord) -> dict[str, Any]:
@@ -260,6 +266,8 @@ def describe_status(synced: SyncedTables) -> Iterator[str]:
     yield f"{facts['quarantined']:,} values in quarantine"
     if facts["private_missing"]:
         yield f"{facts['private_missing']:,} private values missing"
+    if not facts["private_ready"]:
+        yield "private rows are not ready: the engine has not passed the newest block that the peers had when it began"
     for run in facts["runs"]:
         what = f"{run['blocks']} blocks, {run['transactions']} transactions"
         failure = f": {run['error_code']}: {run['error_text']}" if run["error_code"] else ""

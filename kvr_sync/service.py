@@ -1,8 +1,8 @@
 """A process that keeps the tables of one or more channels up on a schedule, until it is told to stop.
 
-Each channel has its jobs: applying blocks, and forgetting old records of runs. What a job did stands in the channel's
-own database, and the fence there keeps two services from doing the same twice; the scheduler only wakes them. A channel
-whose chain or tables are wrong stops by itself, and the others go on.
+Each channel has its jobs: applying blocks, asking for missing private values, forgetting old records of runs. What a
+job did stands in the channel's own database, and the fence there keeps two services from doing the same twice; the
+scheduler only wakes them. A channel whose chain or tables are wrong stops by itself, and the others go on.
 """
 
 import logging
@@ -19,8 +19,9 @@ from apscheduler.triggers.interval import IntervalTrigger
 from kvr_sync.errors import KvrSyncError, SourceUnavailableError
 from kvr_sync.jobs import SyncSettings, source_name, sync_once
 from kvr_sync.observation import Observer
-from kvr_sync.source.peer_source import TICK_SECONDS, PeerSource
-from kvr_sync.store.job_record import keep_runs, run_when_due
+from kvr_sync.reconciliation import reconcile
+from kvr_sync.source.peer_source import TICK_SECONDS, PeerSettings, PeerSource
+from kvr_sync.store.job_record import call_when_due, keep_runs, run_when_due
 from kvr_sync.store.ledger_sink import LedgerSink, utc_now
 from kvr_sync.store.opening import open_store, recorded_member
 
@@ -29,6 +30,8 @@ logger = logging.getLogger(__name__)
 KEPT_RUNS = 10_000
 RETENTION_SECONDS = 3_600.0
 """Interval of the job that forgets old records of runs."""
+RECONCILIATION_SECONDS = 60.0
+"""Interval of the job that asks for missing private values: that of the peers themselves."""
 DUE_SECONDS = 30.0
 """How often the service looks what is due beside applying blocks."""
 
@@ -173,11 +176,25 @@ class _ChannelRunner:
             opened = open_store(self.channel.settings.database, self._name, private_member=member, create=False)
             with closing(opened) as sink:
                 self._forget_old_runs(sink)
+                self._ask_for_missing_values(sink)
         except KvrSyncError as error:
             logger.warning("job_failed", extra=self._trouble(error))
 
     def _forget_old_runs(self, sink: LedgerSink) -> None:
         run_when_due(sink, "retention", RETENTION_SECONDS, keep_runs(sink, self.channel.kept_runs))
+
+    def _ask_for_missing_values(self, sink: LedgerSink) -> None:
+        source = self.channel.settings.source
+        if not isinstance(source, PeerSettings) or not source.private_data:
+            return
+
+        def work() -> None:
+            done = reconcile(sink, source, due=True, should_stop=lambda: self._stopping)
+            self.channel.observer.private_counted(done.missing)
+            if done.asked:
+                logger.info("missing_values_asked_for", extra={"channel": source.channel, **done._asdict()})
+
+        call_when_due(sink, "private_data", RECONCILIATION_SECONDS, work)
 
     def _remember(self, source: PeerSource) -> None:
         self._source = source

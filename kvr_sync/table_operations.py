@@ -41,7 +41,7 @@ def rebuild_tables(
     report: Report = lambda _done, _all: None,
     hook: Hook = no_hook,
 ) -> TableOperation:
-    """Make mapped tables (none named: all) again from the ledger layer, by the recorded mapping.
+    """Make public mapped tables (none named: all) again from the ledger layer, by the recorded mapping.
 
     Rows that differ are put right, whatever changed them, and announced in the feed. The quarantine is made again too.
     Raises ConfigurationError: no such table, nothing there. Any other error of the sink leaves all as it was.
@@ -49,7 +49,7 @@ def rebuild_tables(
     with _opened(url, channel, hook) as (sink, name), sink.fenced() as (connection, checkpoint):
         chosen = _chosen(sink.mapping, names, sink.database.place)
         layer = MappedLayer(sink, connection, checkpoint.block_number if checkpoint else None)
-        mended = layer.make_again(chosen, report=report)
+        mended = layer.make_again(chosen, report=report) if chosen else []
         return _logged(sink, connection, operation, name, checkpoint, mended)
 
 
@@ -76,7 +76,9 @@ def release_quarantine(
         if table is not None and key is not None:
             entries = explain_quarantine(connection, sink.tables, table, key)
             keys = keys.where(sink.tables.quarantine.c.key_id.in_({entry.key_id for entry in entries}))
-        mended = layer.make_again(chosen, keys=keys, announced_as=ChangeKind.RELEASE, report=report)
+        mended = []
+        if chosen:
+            mended = layer.make_again(chosen, keys=keys, announced_as=ChangeKind.RELEASE, report=report)
         return _logged(sink, connection, operation, name, checkpoint, mended)
 
 
@@ -131,14 +133,20 @@ def _opened(url: str, channel: str | None, hook: Hook = no_hook) -> Iterator[tup
 
 
 def _chosen(mapping: Mapping, names: Sequence[str], place: str) -> list[int]:
-    """Give the places of tables in the mapping; none named: all."""
-    known = {table.name: number for number, table in enumerate(mapping.tables)}
+    """Give the places of public tables in the mapping; none named: all of them."""
+    known = {table.name: number for number, table in enumerate(mapping.tables) if not table.collections}
+    private = {table.name for table in mapping.tables if table.collections}
     for name in names:
+        if name in private:
+            raise ConfigurationError(
+                f"{place}: table {name} is of private data, which is not made again: what was erased, and what has not"
+                " come yet, is known to that table alone"
+            )
         if name not in known:
             parents = [table.name for table in mapping.tables if name in {child.name for child in table.children}]
             told = f"its rows come with table {parents[0]}" if parents else f"there are {', '.join(known)}"
             raise ConfigurationError(f"{place}: no mapped table {name!r}: {told}")
-    return sorted({known[name] for name in names} or known.values())
+    return sorted({known[name] for name in names} if names else known.values())
 
 
 def _quarantined_keys(sink: LedgerSink, names: Sequence[str]) -> Select[tuple[int]]:

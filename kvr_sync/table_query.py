@@ -8,7 +8,7 @@ from decimal import Decimal
 from typing import Any, NamedTuple
 from uuid import UUID
 
-from sqlalchemy import Connection, MetaData, Select, select
+from sqlalchemy import ColumnElement, Connection, MetaData, Select, cast, func, literal, select
 
 from kvr_sync.errors import ConfigurationError, TablesBehindError
 from kvr_sync.mapping.conversion import text_converter
@@ -18,13 +18,14 @@ from kvr_sync.mapping.quarantine import UnfitValueError
 from kvr_sync.mapping.schema_check import suggestion
 from kvr_sync.store.encoding import DatabaseKind, encoding_for
 from kvr_sync.store.mapped_table import FACT_COLUMNS, MappedTable, standing
-from kvr_sync.store.schema import LedgerTables
+from kvr_sync.store.schema import TEXT, LedgerTables
 from kvr_sync.store.status import recorded_mapping, stored_checkpoint
 
 MAX_PAGE_SIZE = 1_000
 """Most rows of one page."""
 
 _EXTERNAL_ID = "external_id"
+_POSITION = "kvr_position_in_pages"
 
 
 @dataclass(frozen=True)
@@ -48,6 +49,7 @@ class TablePage(NamedTuple):
     """Rows as of `block_number`: columns of the mapping by name, `external_id` and the facts (`kvr_...`).
 
     Values are int, str, bool, bytes, Decimal, datetime in UTC, date, UUID, parsed JSON, or None, whatever the database.
+    As of a block, rows of private tables have `kvr_kind`, too: `erased` and `missing` ones have neither id nor columns.
     `next_after`: `after` of the next page; None: this is the last.
     """
 
@@ -59,8 +61,9 @@ class TablePage(NamedTuple):
 def read_page(connection: Connection, tables: LedgerTables, query: TableQuery, *, place: str) -> TablePage:
     """Read one page; `place` names the database in errors.
 
-    Raises ConfigurationError: no such table or column, a value that the column cannot hold, a past that is not kept;
-    TablesBehindError: the tables do not reach the block that is asked for.
+    Raises ConfigurationError: no such table or column, a value that the column cannot hold;
+    TablesBehindError: the tables do not reach the block that is asked for, or, for a private table, the newest that the
+    peers had when an engine last began.
     """
     definition, mapped = _find_table(connection, tables, query.table, place)
     checkpoint = stored_checkpoint(connection, tables)
@@ -69,6 +72,8 @@ def read_page(connection: Connection, tables: LedgerTables, query: TableQuery, *
     if reached < needed:
         message = f"the tables reach block {reached}, block {needed} is asked for"
         raise TablesBehindError(message)
+    if mapped.is_private:
+        _check_ready(connection, tables, reached)
     limit = max(1, min(query.limit, MAX_PAGE_SIZE))
     statement = _select(definition, mapped, query, connection.dialect.name).limit(limit + 1)
     decode = _decoders(definition, connection.dialect.name)
@@ -76,8 +81,19 @@ def read_page(connection: Connection, tables: LedgerTables, query: TableQuery, *
         {name: decode[name](value) if name in decode and value is not None else value for name, value in row.items()}
         for row in connection.execute(statement).mappings()
     ]
-    following = rows[limit - 1][_EXTERNAL_ID] if len(rows) > limit else None
+    positions = [row.pop(_POSITION) for row in rows]
+    following = positions[limit - 1] if len(rows) > limit else None
     return TablePage(rows[:limit], following, reached if query.as_of is None else query.as_of)
+
+
+def _check_ready(connection: Connection, tables: LedgerTables, reached: int) -> None:
+    """Refuse private rows that may be those of a backup: what was erased since stands among them."""
+    needed = connection.scalar(select(func.max(tables.private_member.c.ready_block)))
+    if needed is not None and reached < needed:
+        message = (
+            f"the tables reach block {reached}; private rows are read from block {needed} on, which the peers have"
+        )
+        raise TablesBehindError(message)
 
 
 def _find_table(
@@ -92,20 +108,21 @@ def _find_table(
 
 def _select(definition: TableMapping, mapped: MappedTable, query: TableQuery, dialect: str) -> Select[Any]:
     names = [*(column.name for column in definition.columns), _EXTERNAL_ID, *FACT_COLUMNS]
-    if query.as_of is None:
-        table = mapped.current
-        statement = select(*(table.c[name] for name in names))
-    elif mapped.history is None:
-        raise ConfigurationError(f"table {mapped.name} holds private values, of which no past is kept")
-    else:
-        table = mapped.history
-        statement = select(*(table.c[name] for name in names)).where(*standing(table, query.as_of))
+    table = mapped.current if query.as_of is None else mapped.history
+    position: ColumnElement[Any] = table.c.external_id
+    if query.as_of is not None and mapped.is_private:
+        names.append("kvr_kind")
+        # Rows whose key is not known are paged by number; no id begins like this: "%" is always percent-encoded.
+        position = func.coalesce(position, literal("%key:") + cast(table.c.kvr_key_id, TEXT))
+    statement = select(*(table.c[name] for name in names), position.label(_POSITION))
+    if query.as_of is not None:
+        statement = statement.where(*standing(table, query.as_of))
     for name, text in query.wanted.items():
         value = _wanted_value(definition, name, text, dialect)
         statement = statement.where(table.c[name] == value)
     if query.after is not None:
-        statement = statement.where(table.c.external_id > query.after)
-    return statement.order_by(table.c.external_id)
+        statement = statement.where(position > query.after)
+    return statement.order_by(position)
 
 
 def _wanted_value(definition: TableMapping, name: str, text: str, dialect: str) -> object:

@@ -232,6 +232,18 @@ def _with_private(batch: RowBatch, private: PrivateChanges, mapping: Mapping, se
     return RowBatch(batch.block, tuple(mapped), tuple(quarantined), private)
 
 
+def map_private_change(
+    change: PrivateChange, mapping: Mapping, sequence: int, block_number: int, facts: TransactionFacts
+) -> tuple[list[MappedRow], list[QuarantinedWrite]]:
+    """Convert one private change as `map_block` does: of a value that came after its block."""
+    mapped: list[MappedRow] = []
+    quarantined: list[QuarantinedWrite] = []
+    plan = _private_plan(mapping).get((change.key.namespace, change.key.collection))
+    if plan is not None:
+        _map_private(change, plan, sequence, block_number, facts, mapped, quarantined)
+    return mapped, quarantined
+
+
 def _map_private(
     change: PrivateChange,
     collection: "_CollectionPlan",
@@ -248,9 +260,10 @@ def _map_private(
     tx_number, write_number, key = change.tx_number, change.write_number, change.key
     if change.effect is Effect.VERSION:
         return
-    if change.effect is _DELETE or change.private_key is None or change.value is None:
+    if change.private_key is None or change.value is None:
         mapped += [
-            MappedRow(table.table, key, tx_number, write_number, _DELETE, None, None) for table in collection.all_tables
+            MappedRow(table.table, key, tx_number, write_number, change.effect, None, None)
+            for table in collection.all_tables
         ]
         return
     own_key = LedgerKey(key.namespace, key.collection, change.private_key)

@@ -85,6 +85,19 @@ def open_peer_source(settings: PeerSettings, *, follow: bool = False, observer: 
 
     Raises ConfigurationError: a file that cannot be used, or no such peer in the profile.
     """
+    identity, endpoints = read_peers(settings)
+    return PeerSource(
+        identity,
+        endpoints,
+        settings.channel,
+        private_data=settings.private_data,
+        follow=follow,
+        observer=observer,
+    )
+
+
+def read_peers(settings: PeerSettings) -> tuple[SigningIdentity, tuple[Endpoint, ...]]:
+    """Read profile and credential: who reads, and the peers in their order. Raises ConfigurationError, as above."""
     try:
         endpoints = read_profile(settings.profile).own_peers(settings.msp_id)
         identity = SigningIdentity.from_msp_folder(settings.msp_id, settings.identity)
@@ -101,14 +114,7 @@ def open_peer_source(settings: PeerSettings, *, follow: bool = False, observer: 
         if not endpoints:
             message = f"{settings.profile}: {settings.msp_id} has no peer {settings.peer}"
             raise errors.ConfigurationError(message)
-    return PeerSource(
-        identity,
-        endpoints,
-        settings.channel,
-        private_data=settings.private_data,
-        follow=follow,
-        observer=observer,
-    )
+    return identity, endpoints
 
 
 def _names(endpoint: Endpoint) -> tuple[str, ...]:
@@ -324,7 +330,7 @@ class _Reader:
                     return
                 failure: errors.SourceError | None = None  # nothing new for a while: look again
             except (ClientError, errors.SourceError) as error:
-                failure = _failure(endpoint, plan.channel, error)
+                failure = source_failure(endpoint, plan.channel, error)
             if self._next > before or failure is None:
                 failures, refusals = 0, set()
             if failure is None:
@@ -415,7 +421,7 @@ def _size(raw: RawBlock) -> int:
     return len(raw.content) + sum(len(content) for content in raw.private_sets.values())
 
 
-def _failure(endpoint: Endpoint, channel: str, error: ClientError | errors.SourceError) -> errors.SourceError:
+def source_failure(endpoint: Endpoint, channel: str, error: ClientError | errors.SourceError) -> errors.SourceError:
     """Say what a failure means for the source; refusals that are final at one peer may be none at another."""
     if isinstance(error, errors.SourceError):
         return error

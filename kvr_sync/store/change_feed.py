@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from enum import IntEnum
 from typing import NamedTuple
 
-from kvr_sync.store.rows import MappedRows, Row, Rows
+from kvr_sync.store.rows import KEPT, PURGED, MappedRows, Row, Rows
 
 
 class ChangeKind(IntEnum):
@@ -17,7 +17,7 @@ class ChangeKind(IntEnum):
     INSERT = 1
     UPDATE = 2
     DELETE = 3
-    ARRIVAL = 4
+    LATE = 4
     """A private value that was missing came after all."""
     RELEASE = 5
     """A value left the quarantine."""
@@ -26,6 +26,7 @@ class ChangeKind(IntEnum):
 
 
 _INSERT, _UPDATE, _DELETE = int(ChangeKind.INSERT), int(ChangeKind.UPDATE), int(ChangeKind.DELETE)
+_ERASURE = int(ChangeKind.ERASURE)
 
 
 class NumberedChanges(NamedTuple):
@@ -48,15 +49,16 @@ def number_changes(
     changes: list[Row] = []
     last_of_key: dict[int, int] = {}
     fields = iter(rows.steps)
-    for position, is_deleted, block_number, tx_number, write_number in zip(
+    for position, gone, block_number, tx_number, write_number in zip(
         fields, fields, fields, fields, fields, strict=True
     ):
         key = keys[position]
-        if is_deleted:
-            if key not in existing:
+        if gone != KEPT:
+            # A purge is told also where no row is left: who keeps older versions has to learn of it.
+            if gone != PURGED and key not in existing:
                 continue
             existing.discard(key)
-            kind = _DELETE
+            kind = _ERASURE if gone == PURGED else _DELETE
         elif key in existing:
             kind = _UPDATE
         else:

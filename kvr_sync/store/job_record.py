@@ -30,12 +30,23 @@ def run_when_due(
     `work` gets a connection in a transaction of its own and commits with it. Raises what `work` raises, after its code
     was written down, and SinkError. A time of last beginning that lies ahead of the clock counts as long ago.
     """
+
+    def in_transaction() -> None:
+        with driver_errors(sink.database.place), sink.database.engine.begin() as connection:
+            work(connection)
+
+    return call_when_due(sink, name, every_seconds, in_transaction, clock=clock)
+
+
+def call_when_due(
+    sink: LedgerSink, name: str, every_seconds: float, work: Callable[[], None], *, clock: Clock = utc_now
+) -> bool:
+    """Do the same with work that has transactions of its own, as one does that waits for the network between them."""
     record = _JobRecord(sink, name, clock)
     if not record.claim(every_seconds):
         return False
     try:
-        with driver_errors(sink.database.place), sink.database.engine.begin() as connection:
-            work(connection)
+        work()
     except KvrSyncError as error:
         with suppress(KvrSyncError):  # the first error is the one to tell
             record.end(error.code)

@@ -1,16 +1,16 @@
 """Rows of the mapped layer made a second time, from the ledger layer instead of from blocks.
 
 The mapped layer is a pure function of ledger layer and mapping: `map_block` is asked again for every stored write, with
-what the ledger layer knows of its transaction and of the chaincode definitions below its block. Public writes are read
-key by key, each key in ledger order, which is the order of the primary key, so memory does not grow with the chain. Of
-private state there are the values that are held now.
+what the ledger layer knows of its transaction and of the chaincode definitions below its block. Writes are read key by
+key, each key in ledger order, which is the order of the primary key, so memory does not grow with the chain. Tables of
+private data are not made here: what they tell of erased and missing values is not in the ledger layer.
 """
 
 from bisect import bisect_left
 from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import Any, NamedTuple
 
-from sqlalchemy import Column, ColumnElement, Connection, Row, Select, desc, func, select, true, tuple_
+from sqlalchemy import Column, ColumnElement, Connection, Row, Select, func, select, true
 
 from kvr_sync.definitions import Definitions
 from kvr_sync.mapping.definition import Mapping as TableMappings
@@ -20,8 +20,6 @@ from kvr_sync.model import (
     Effect,
     EffectiveWrite,
     LedgerKey,
-    PrivateChange,
-    PrivateChanges,
     ReplayedBlock,
     RowBatch,
     TransactionFacts,
@@ -66,30 +64,24 @@ class LedgerLayer:
         chosen: Collection[int],
         keys: Select[Any] | None = None,
     ) -> None:
-        """`chosen`: the mapped tables to make rows of; `keys`: selects the numbers of the keys to read, None: all."""
+        """`chosen`: the public tables to make rows of; `keys`: selects the numbers of the keys to read, None: all."""
         self._connection = connection
         self._tables = tables
         self._mapping = mapping
         self._encoding = encoding
         self._chosen = frozenset(chosen)
         self._keys = keys
-        places = {
-            (table.namespace, collection)
-            for number, table in enumerate(mapping.tables)
-            if number in self._chosen
-            for collection in table.collections or ("",)
-        }
-        self._places = {(storable_text(name), storable_text(part)): (name, part) for name, part in places}
-        """Namespace and collection by the form in which they are stored."""
+        chosen_tables = [table for number, table in enumerate(mapping.tables) if number in self._chosen]
+        self._namespaces = {storable_text(table.namespace): table.namespace for table in chosen_tables}
+        """Namespaces by the form in which they are stored."""
 
     def count(self) -> int:
         """Count the writes that `parts` reads."""
-        public = self._public().with_only_columns(func.count(), maintain_column_froms=True).order_by(None)
-        private = self._private().with_only_columns(func.count(), maintain_column_froms=True).order_by(None)
-        return sum(self._connection.scalar(statement) or 0 for statement in (public, private))
+        statement = self._public().with_only_columns(func.count(), maintain_column_froms=True).order_by(None)
+        return self._connection.scalar(statement) or 0
 
     def parts(self) -> Iterator[LayerPart]:
-        """Yield the rows of every version of every key: first of public keys, then of the private values held."""
+        """Yield the rows of every version of every key."""
         sequences = self._sequences()
         builder, numbers, writes, size = list_builder(self._encoding), dict[LedgerKey, int](), 0, 0
         for key, key_id, batch, value_size in self._batches(sequences):
@@ -107,16 +99,6 @@ class LedgerLayer:
         for key, row, write in self._public_writes(self._public()):
             batch = map_block(_block(row, (write,)), self._mapping, None, sequences(row.block_number))
             yield key, row.key_id, self._of_chosen(batch), len(write.value or b"")
-        for row in self._rows(self._private()):
-            namespace, collection = self._places[row.namespace, row.collection]
-            key = LedgerKey(namespace, collection, bytes(row.key))
-            value = bytes(row.value)
-            change = PrivateChange(
-                row.tx_number, row.write_number, key, Effect.PUT, bytes(row.private_key), value, b"", None
-            )
-            private = PrivateChanges((change,), ())
-            batch = map_block(_block(row, ()), self._mapping, private, sequences(row.block_number))
-            yield key, row.key_id, self._of_chosen(batch), len(value)
 
     def _of_chosen(self, batch: RowBatch) -> RowBatch:
         chosen = self._chosen
@@ -139,16 +121,15 @@ class LedgerLayer:
                 retained = (row.key_id, value)
             elif effect is Effect.VERSION and retained is not None and retained[0] == row.key_id:
                 value = retained[1]
-            namespace, _ = self._places.get((row.namespace, ""), (row.namespace, ""))
+            namespace = self._namespaces.get(row.namespace, row.namespace)
             key = LedgerKey(namespace, "", bytes(row.key))
             yield key, row, EffectiveWrite(row.tx_number, row.write_number, key, WriteKind.PUT, effect, value, b"")
 
     def _public(self) -> Select[Any]:
         """All effective writes to the public keys of the chosen tables, key by key."""
         key, history = self._tables.key, self._tables.key_history
-        namespaces = [name for name, collection in self._places if not collection]
         order = (history.c.key_id, history.c.block_number, history.c.tx_number, history.c.write_number)
-        wanted = key.c.namespace.in_(namespaces)
+        wanted = key.c.namespace.in_(list(self._namespaces))
         return self._writes(wanted & self._is_asked_for(history.c.key_id)).order_by(*order)
 
     def _writes(self, wanted: ColumnElement[bool]) -> Select[Any]:
@@ -161,28 +142,6 @@ class LedgerLayer:
             history.c.block_number,
             history.c.tx_number,
         )
-
-    def _private(self) -> Select[Any]:
-        """The private values that are held, with the write that gave them: a later one may have moved the version."""
-        key, held, history = self._tables.key, self._tables.private_value, self._tables.private_hash
-        newest = (desc(history.c.block_number), desc(history.c.tx_number), desc(history.c.write_number))
-
-        def given(column: Column[Any]) -> ColumnElement[Any]:
-            is_put = (history.c.key_id == held.c.key_id) & (history.c.effect == int(Effect.PUT))
-            return select(column).where(is_put).order_by(*newest).limit(1).scalar_subquery().label(column.name)
-
-        places = [place for place in self._places if place[1]]
-        value = (
-            select(held.c.key_id, key.c.namespace, key.c.collection, key.c.key)
-            .add_columns(held.c.key.label("private_key"), held.c.value)
-            .add_columns(*(given(history.c[name]) for name in ("block_number", "tx_number", "write_number")))
-            .join(key, key.c.key_id == held.c.key_id)
-            .where(held.c.key.is_not(None), held.c.value.is_not(None), self._is_asked_for(held.c.key_id))
-            .where(tuple_(key.c.namespace, key.c.collection).in_(places))
-            .subquery()
-        )
-        statement = select(value).order_by(value.c.key_id)
-        return self._with_facts(statement, value.c.block_number, value.c.tx_number)
 
     def _with_facts(self, statement: Select[Any], block: Any, tx: Any) -> Select[Any]:  # noqa: ANN401  columns of a table or of a subquery
         """Add what the ledger layer knows of the transaction of each write."""

@@ -18,13 +18,9 @@ from sqlalchemy import (
     Select,
     Table,
     and_,
-    cast,
-    delete,
     desc,
-    exists,
     func,
     insert,
-    null,
     select,
     tuple_,
     update,
@@ -33,14 +29,30 @@ from sqlalchemy import (
 from kvr_sync.errors import CheckpointConflictError, MappingChangedError
 from kvr_sync.mapping.conversion import moment
 from kvr_sync.mapping.definition import Mapping as TableMappings
-from kvr_sync.model import Checkpoint, CollectionMembership, ConfigFacts, Effect, LedgerKey, RowBatch, StateValue
+from kvr_sync.model import (
+    Checkpoint,
+    ConfigFacts,
+    Effect,
+    LateValue,
+    LedgerKey,
+    MissingValue,
+    RowBatch,
+    StateValue,
+)
 from kvr_sync.store.change_feed import ChangeKind, number_changes
 from kvr_sync.store.database import READING, Database
 from kvr_sync.store.database_error import DRIVER_ERRORS, driver_errors
 from kvr_sync.store.dictionary import CACHED_KEYS, CACHED_NAMES, Dictionary, ledger_key_digest
 from kvr_sync.store.encoding import DatabaseKind, encoding_for, stored_time
+from kvr_sync.store.erasure import Erasure
+from kvr_sync.store.late_values import LONGEST_PAUSE, LateArrival, LateCounts, note_asked, read_missing
 from kvr_sync.store.mapped_table import MappedTable
+from kvr_sync.store.private_rows import add_missing, end_outdated, mark_purged
 from kvr_sync.store.rows import (
+    DELETED,
+    KEPT,
+    NEVER_ASKED,
+    PURGED,
     BlockRow,
     ChaincodeName,
     CopyTypes,
@@ -70,7 +82,6 @@ from kvr_sync.store.sink import (
     no_hook,
 )
 from kvr_sync.store.status import read_status, stored_anchor, stored_checkpoint
-from kvr_sync.store.storable import storable_text
 from network.protocol.read_write_set import Version
 
 K = TypeVar("K", bytes, int)
@@ -83,6 +94,9 @@ LOOKUP_SIZE = 1_000
 
 CACHED_STATEMENTS = 512
 """Of each kind, by table; a service makes its tables anew for every run."""
+
+
+_CLOSED_BY = {KEPT: "overwritten", DELETED: "deleted", PURGED: "erased"}
 
 
 class Touched(NamedTuple):
@@ -208,17 +222,19 @@ class LedgerSink(ABC):
             if known is None or known != expected or operation != self._known_operation:
                 self._reload_dictionaries(connection)
                 self._known_operation = operation
+            elif run.rows.private is not None:
+                self._reload_feeds(connection)  # values that came late moved them, and no checkpoint
             last_known = self._keys.last
             keys = self._write_ledger_layer(connection, run)
             self._hook(AFTER_HALF_OF_ROWS)
             if run.rows.private is not None:
-                self._write_private(connection, run.rows.private, keys)
+                self._write_private(connection, run.rows.private, keys, last_known)
             changes: list[Row] = []
             for table, rows in enumerate(run.rows.mapped):
                 if rows.history:
                     changes += self._write_mapped(connection, table, rows, keys, last_known)
             if run.rows.private is not None:
-                changes += self._expire_private(connection, run.rows.private.last_block)
+                changes += self._erase(connection, run.rows.private.last_block)
             self._write_changes(connection, changes)
             self._announce(connection, self._channel, new)
             self._hook(AFTER_ROWS)
@@ -247,6 +263,44 @@ class LedgerSink(ABC):
         if rows:
             self._insert(connection, table, rows, *numbers)
 
+    def apply_late(self, values: Sequence[LateValue]) -> LateCounts:
+        """Put values that were missing in their places, all in one transaction, and announce the rows they make.
+
+        No block is applied meanwhile. To be called again after any error: what has come is not missing any more.
+        """
+        arrived = 0
+        changes: list[Row] = []
+
+        def announce(table: int, key_id: int, version: tuple[int, int, int]) -> int:
+            feed = self._feeds[table]
+            feed.last += 1
+            changes.append((feed.table_id, feed.last, int(ChangeKind.LATE), key_id, *version))
+            return feed.last
+
+        with self._transaction() as connection:
+            self.database.lock_for_settling(connection)
+            self._reload_feeds(connection)
+            arrival = LateArrival(
+                connection, self.tables, self.mapping, self.mapped, self.encoding, self._insert, announce
+            )
+            for value in values:
+                arrived += arrival.take(value)
+            self._write_changes(connection, changes)
+        return LateCounts(arrived, len(values) - arrived)
+
+    def read_missing(self, *, due: bool, after: MissingValue | None = None, limit: int) -> list[MissingValue]:
+        """Read private values that are missing, oldest first: all, or those `due` to be asked for again."""
+        now = self._clock()
+        times = (now, now + LONGEST_PAUSE) if due else (None, None)
+        due_at, too_late = (stored_time(self.kind, time) for time in times)
+        with self._transaction(reading=True) as connection:
+            return read_missing(connection, self.tables, due_at=due_at, too_late=too_late, after=after, limit=limit)
+
+    def note_asked(self, missing: Sequence[MissingValue]) -> None:
+        """Write down that peers were asked for these in vain, so that they are asked less often."""
+        with self._transaction() as connection:
+            note_asked(connection, self.tables, self.kind, missing, self._clock())
+
     def settle(self, expected: Checkpoint | None, new: Checkpoint) -> bool:
         """Learn on a fresh connection whether a `commit` of unknown outcome was applied."""
         self.close()
@@ -265,10 +319,10 @@ class LedgerSink(ABC):
     def count_private(self) -> PrivateCounts:
         """Count what is held of the private state."""
         table = self.tables.private_value
-        counts = select(func.count(table.c.value), func.count()).select_from(table)
+        held = select(func.count(table.c.value)).where(table.c.ended_block.is_(None))
+        missing = select(func.count()).select_from(table).where(table.c.due_at.is_not(None))
         with self._transaction(reading=True) as connection:
-            held, living = connection.execute(counts).one()
-        return PrivateCounts(held, living - held)
+            return PrivateCounts(connection.scalar(held) or 0, connection.scalar(missing) or 0)
 
     def begin_run(self) -> int:
         """Record that a run of the engine begins; give its number."""
@@ -438,9 +492,8 @@ class LedgerSink(ABC):
             )
         return newest or 0
 
-    def _reload_dictionaries(self, connection: Connection) -> None:
-        tables = self.tables
-        feed, quarantine = tables.mapped_table, tables.quarantine
+    def _reload_feeds(self, connection: Connection) -> None:
+        feed, quarantine = self.tables.mapped_table, self.tables.quarantine
         stored = {
             name: _Feed(number, last)
             for number, name, last in connection.execute(
@@ -452,6 +505,10 @@ class LedgerSink(ABC):
         self._feeds = [stored[mapped.name] for mapped in self.mapped]
         is_open = select(quarantine.c.key_id).where(quarantine.c.closed_block.is_(None))
         self._has_open_quarantine = connection.execute(is_open.limit(1)).first() is not None
+
+    def _reload_dictionaries(self, connection: Connection) -> None:
+        self._reload_feeds(connection)
+        tables = self.tables
         for dictionary, number in (
             (self._keys, tables.key.c.key_id),
             (self._identities, tables.identity.c.identity_id),
@@ -526,10 +583,10 @@ class LedgerSink(ABC):
 
     def _close_quarantine(self, connection: Connection, name: str, rows: MappedRows[Rows], keys: Sequence[int]) -> None:
         """Close the entries of keys that have a later good version, or none any more."""
-        steps: dict[int, list[tuple[tuple[int, int, int], bool]]] = {}
+        steps: dict[int, list[tuple[tuple[int, int, int], int]]] = {}
         fields = iter(rows.steps)
-        for place, is_deleted, block, tx, write in zip(fields, fields, fields, fields, fields, strict=True):
-            steps.setdefault(keys[place], []).append(((block, tx, write), bool(is_deleted)))
+        for place, gone, block, tx, write in zip(fields, fields, fields, fields, fields, strict=True):
+            steps.setdefault(keys[place], []).append(((block, tx, write), gone))
         table = self.tables.quarantine
         version = (table.c.block_number, table.c.tx_number, table.c.write_number)
         # Few keys ever have an entry; the plain look-up costs a small part of the statement below.
@@ -544,84 +601,36 @@ class LedgerSink(ABC):
                 later = next((step for step in steps[key_id] if step[0] > tuple(position)), None)
                 if later is None:
                     continue
-                (block, _, _), is_deleted = later
+                (block, _, _), gone = later
                 connection.execute(
                     update(table)
                     .where(table.c.table_name == name, table.c.key_id == key_id, tuple_(*version) == tuple(position))
-                    .values(closed_block=block, closed_by="deleted" if is_deleted else "overwritten")
+                    .values(closed_block=block, closed_by=_CLOSED_BY[gone])
                 )
 
-    def _write_private(self, connection: Connection, rows: PrivateRows, keys: Sequence[int]) -> None:
-        """Write the private rows, after the ledger layer: a member that joins misses what that holds hashes of."""
-        table = self.tables.private_value
-        touched = [keys[position] for position in rows.current]
-        for chunk in chunks(touched, LOOKUP_SIZE):
-            connection.execute(delete(table).where(table.c.key_id.in_(chunk)))
-        held = [(keys[row[0]], *row[1:]) for row in rows.current.values() if row is not None]
-        if held:
-            self._insert(connection, table, held)
-        for position, (block_number, tx_number, expiring_block) in rows.moved.items():
-            connection.execute(
-                update(table)
-                .where(table.c.key_id == keys[position])
-                .values(block_number=block_number, tx_number=tx_number, expiring_block=expiring_block)
-            )
-        for membership in rows.memberships:
-            connection.execute(insert(table).from_select(table.c.keys(), self._missing_values(membership)))
+    def _write_private(self, connection: Connection, rows: PrivateRows, keys: Sequence[int], last_known: int) -> None:
+        """Write the private values, after the ledger layer: a member that joins misses what that holds hashes of."""
+        tables = self.tables
+        end_outdated(connection, tables, rows, keys, lambda number: number <= last_known)
+        if rows.versions:
+            self._insert(connection, tables.private_value, [(keys[row[0]], *row[1:]) for row in rows.versions])
+        mark_purged(connection, tables, rows, keys)
+        for membership, joined in rows.memberships:
+            due_at = stored_time(self.kind, NEVER_ASKED)
+            add_missing(connection, tables, membership, joined, rows.last_block, due_at)
 
-    def _missing_values(self, membership: CollectionMembership) -> Select[Any]:
-        """The living keys of a collection that have no private row yet, as rows without value."""
-        key, history, table = self.tables.key, self.tables.private_hash, self.tables.private_value
-        later = history.alias("later")
-        given = history.alias("given")
-        position = (history.c.block_number, history.c.tx_number, history.c.write_number)
-        is_newest = ~exists().where(
-            later.c.key_id == history.c.key_id,
-            later.c.effect != int(Effect.NONE),
-            tuple_(later.c.block_number, later.c.tx_number, later.c.write_number) > tuple_(*position),
-        )
-        newest = (desc(given.c.block_number), desc(given.c.tx_number), desc(given.c.write_number))
-        value_hash = (
-            select(given.c.value_hash)
-            .where(given.c.key_id == history.c.key_id, given.c.effect == int(Effect.PUT))
-            .order_by(*newest)
-            .limit(1)
-            .scalar_subquery()
-        )
-        live = membership.block_to_live
-        expiring = history.c.block_number + live + 1 if live else cast(null(), table.c.expiring_block.type)
-        return (
-            select(history.c.key_id, cast(null(), table.c.key.type), cast(null(), table.c.value.type), value_hash)
-            .add_columns(*position, expiring)
-            .join(key, key.c.key_id == history.c.key_id)
-            .where(
-                key.c.namespace == storable_text(membership.namespace),
-                key.c.collection == storable_text(membership.collection),
-                history.c.effect.in_([int(Effect.PUT), int(Effect.VERSION)]),
-                is_newest,
-                ~exists().where(table.c.key_id == history.c.key_id),
-            )
-        )
-
-    def _expire_private(self, connection: Connection, last_block: int) -> list[Row]:
-        """Take out what leaves the state with a block up to the last one, from every table that holds it."""
-        table = self.tables.private_value
-        expired = table.c.expiring_block <= last_block
+    def _erase(self, connection: Connection, last_block: int) -> list[Row]:
+        """Erase what is due up to the last block, and announce the rows that go with it."""
         changes: list[Row] = []
+        erasure = Erasure(connection, self.tables, last_block)
+        if not erasure.is_due():
+            return changes
         for feed, mapped in zip(self._feeds, self.mapped, strict=True):
             if mapped.is_private:
-                current = mapped.current
-                is_gone = current.c.kvr_key_id.in_(select(table.c.key_id).where(expired))
-                facts = (current.c.kvr_block_number, current.c.kvr_tx_number, current.c.kvr_write_number)
-                gone = connection.execute(select(current.c.kvr_key_id, *facts).where(is_gone)).all()
-                for key_id, *version in sorted(map(tuple, gone)):
+                for key_id, *version in erasure.erase_rows(mapped):
                     feed.last += 1
                     changes.append((feed.table_id, feed.last, int(ChangeKind.ERASURE), key_id, *version))
-                if gone:
-                    for part in (*(child.current for child in mapped.children), current):
-                        part_gone = part.c.kvr_key_id.in_(select(table.c.key_id).where(expired))
-                        connection.execute(delete(part).where(part_gone))
-        connection.execute(delete(table).where(expired))
+        erasure.erase_values()
         return changes
 
     def _endorser_set_numbers(

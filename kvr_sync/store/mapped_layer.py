@@ -83,7 +83,7 @@ class MappedLayer:
         announced_as: Literal[ChangeKind.RELEASE] | None = None,
         report: Report = lambda _done, _all: None,
     ) -> list[Mended]:
-        """Make the chosen tables (by their place in the mapping) equal to what ledger layer and mapping give.
+        """Make the chosen public tables (by their place in the mapping) equal to what ledger layer and mapping give.
 
         `keys`: selects the numbers of the keys that are looked at; None: all. `announced_as`: the kind of the changes
         of rows that are there afterwards; None: insert or update, as a reader of the feed will find it.
@@ -132,13 +132,11 @@ class MappedLayer:
         bench.empty(connection)
         self._remember_known(bench, mapped, scope)
         versions = rows = 0
-        if mapped.history is not None:
-            versions += self._replace(bench, mapped.history, again.versions, scope)
+        versions += self._replace(bench, mapped.history, again.versions, scope)
         newest = _newest(again.versions)
         connection.execute(insert(again.current).from_select(newest.selected_columns.keys(), newest))
         for child, child_again in zip(mapped.children, again.children, strict=True):
-            if child.history is not None:
-                versions += self._replace(bench, child.history, child_again.versions, scope)
+            versions += self._replace(bench, child.history, child_again.versions, scope)
             newest = _of_current(child_again.versions, again.current)
             connection.execute(insert(child_again.current).from_select(newest.selected_columns.keys(), newest))
             rows += self._replace(bench, child.current, child_again.current, scope)
@@ -221,22 +219,16 @@ class MappedLayer:
     def _mend_quarantine(
         self, bench: "_Workbench", mapped: MappedTable, versions: Table, scope: Select[Any] | None
     ) -> None:
-        """Make the other entries what mapping and later versions say.
-
-        Of private values there are only those that are held now; entries of earlier ones stay as they are.
-        """
+        """Make the other entries what mapping and later versions say."""
         connection, entry, again = self._connection, self._tables.quarantine, bench.quarantine
         of_table = again.c.table_name == mapped.name
         connection.execute(update(again).where(of_table).values(_closing(again, versions)))
         keys = [column.name for column in entry.primary_key.columns]
         same_key = and_(*(again.c[name] == entry.c[name] for name in keys))
-        if not mapped.is_private:
-            same = and_(*(again.c[name].is_not_distinct_from(entry.c[name]) for name in entry.c.keys()))  # noqa: SIM118
-            is_derived = or_(entry.c.closed_by.is_(None), entry.c.closed_by.not_in(KEPT_CLOSINGS))
-            wrong = and_(or_(is_derived, exists().where(same_key)), ~exists().where(same))
-            connection.execute(
-                delete(entry).where(entry.c.table_name == mapped.name, _within_entries(entry, scope), wrong)
-            )
+        same = and_(*(again.c[name].is_not_distinct_from(entry.c[name]) for name in entry.c.keys()))  # noqa: SIM118
+        is_derived = or_(entry.c.closed_by.is_(None), entry.c.closed_by.not_in(KEPT_CLOSINGS))
+        wrong = and_(or_(is_derived, exists().where(same_key)), ~exists().where(same))
+        connection.execute(delete(entry).where(entry.c.table_name == mapped.name, _within_entries(entry, scope), wrong))
         names = entry.c.keys()
         missing = select(*(again.c[name] for name in names)).where(of_table, ~exists().where(same_key))
         connection.execute(insert(entry).from_select(names, missing))

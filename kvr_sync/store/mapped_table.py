@@ -2,7 +2,8 @@
 
 For a mapped table `t` there is `t` (current rows, primary key `kvr_key_id`) and `t_history` (every version,
 append-only). The current row of a key is its newest history row, if that is not a delete. A child table `c` has `c` and
-`c_history` with the rows of its documents, beside theirs. A table of a private data collection has current rows alone.
+`c_history` with the rows of its documents, beside theirs. The history of a private data collection keeps no values that
+were purged or have expired, and says so.
 """
 
 from collections import Counter
@@ -19,6 +20,7 @@ from sqlalchemy import (
     Table,
     UniqueConstraint,
     exists,
+    or_,
     tuple_,
 )
 from sqlalchemy.types import TypeEngine
@@ -34,6 +36,7 @@ from kvr_sync.store.schema import (
     INT32,
     INT64,
     JSON,
+    LATER_COLUMNS,
     TEXT,
     TIME,
     UUID,
@@ -45,6 +48,11 @@ FACT_COLUMNS = ("kvr_block_number", "kvr_tx_number", "kvr_write_number", "kvr_tx
 """The facts that every mapped row carries: which write made it, and who sent the transaction."""
 VERSION_COLUMNS = ("kvr_key_id", "kvr_block_number", "kvr_tx_number", "kvr_write_number")
 """What names one version of one row."""
+
+ERASED_BLOCK, ERASED_BY = "kvr_erased_block", "kvr_erased_by"
+"""The record of an erasure, in histories of private tables."""
+WITHOUT_VALUES = ("missing", "erased")
+"""Kinds of versions in a private history that were in force, and whose values are not there."""
 
 MAX_IDENTIFIER = 63
 """Characters; PostgreSQL cuts longer names silently."""
@@ -65,58 +73,55 @@ _TYPES: dict[ColumnType, TypeEngine[Any]] = {
 
 
 class ChildTable(NamedTuple):
-    """The tables of one child entry of the mapping; `history` is None for a private table."""
+    """The tables of one child entry of the mapping."""
 
     current: Table
-    history: Table | None
+    history: Table
 
 
 class MappedTable:
-    """The tables of one entry of the mapping.
-
-    `history` is None for a private table. `children` are in the order of the mapping.
-    """
+    """The tables of one entry of the mapping; `children` are in its order."""
 
     def __init__(self, definition: TableMapping, metadata: MetaData, ambiguous: Container[str] = ()) -> None:
         """`ambiguous`: what more than one index of the mapping would be called."""
         self.name = definition.name
         self.is_private = bool(definition.collections)
-        # A history would keep what was purged, or has expired.
-        with_history = not self.is_private
-        for name in _names(definition, with_history=with_history):
+        for name in _names(definition):
             if (f"{metadata.schema}.{name}" if metadata.schema else name) in metadata.tables:
                 raise ConfigurationError(f"the mapping needs a table {name}, and another table has that name")
         self.current = _current_table(definition, metadata, ambiguous)
-        self.history = _history_table(definition, metadata) if with_history else None
-        self.children = tuple(
-            _child_table(child, metadata, ambiguous, with_history=with_history) for child in definition.children
-        )
+        self.history = _history_table(definition, metadata)
+        self.children = tuple(_child_table(child, metadata, ambiguous) for child in definition.children)
 
     @property
     def tables(self) -> tuple[Table, ...]:
         """All tables of the entry."""
-        pairs = [(self.current, self.history), *self.children]
-        return tuple(table for pair in pairs for table in pair if table is not None)
+        return tuple(table for pair in ((self.current, self.history), *self.children) for table in pair)
 
 
 def standing(history: Table, as_of: int | None = None) -> tuple[ColumnElement[bool], ...]:
-    """Give the conditions on rows of a history that they are the newest of their key, and no deletes.
+    """Give the conditions on rows of a history that they are the newest of their key, and in force.
 
-    `as_of`: the newest up to this block; None: of all.
+    `as_of`: the newest up to this block, those too whose values were erased since or are missing; None: the newest of
+    all, as they are current rows.
     """
     later = history.alias("later")
     position, later_position = (tuple_(*(part.c[name] for name in VERSION_COLUMNS[1:])) for part in (history, later))
     follows = [later.c.kvr_key_id == history.c.kvr_key_id, later_position > position]
-    conditions = [history.c.kvr_kind != "delete"]
+    kinds = ("put", "metadata") if as_of is None else ("put", "metadata", *WITHOUT_VALUES)
+    conditions: list[ColumnElement[bool]] = [history.c.kvr_kind.in_(kinds)]
     if as_of is not None:
         follows.append(later.c.kvr_block_number <= as_of)
         conditions.append(history.c.kvr_block_number <= as_of)
+        if ERASED_BLOCK in history.c:
+            erased = history.c[ERASED_BLOCK]
+            conditions.append(or_(erased.is_(None), erased > as_of))
     return (*conditions, ~exists().where(*follows))
 
 
-def _names(definition: TableMapping, *, with_history: bool) -> list[str]:
+def _names(definition: TableMapping) -> list[str]:
     names = [definition.name, *(child.name for child in definition.children)]
-    return names + ([f"{name}_history" for name in names] if with_history else [])
+    return [*names, *(f"{name}_history" for name in names)]
 
 
 def _current_table(definition: TableMapping, metadata: MetaData, ambiguous: Container[str]) -> Table:
@@ -142,22 +147,28 @@ def _history_table(definition: TableMapping, metadata: MetaData) -> Table:
         _key_column(primary_key=False),
         Column("external_id", text_type(None), nullable=True, comment="The key as a text; NULL: erased."),
         *_value_columns(definition.columns, current=False),
-        Column(
-            "kvr_kind",
-            TEXT,
-            nullable=False,
-            comment="put, delete (columns are NULL) or metadata (the value stayed, the version moved).",
-        ),
+        Column("kvr_kind", TEXT, nullable=False, comment=_PRIVATE_KINDS if definition.collections else _KINDS),
         *_fact_columns(),
+        *(_erasure_columns() if definition.collections else ()),
         PrimaryKeyConstraint(*VERSION_COLUMNS),
-        info={FIRST_COLUMNS: ("kvr_key_id", "kvr_kind")},
+        info={FIRST_COLUMNS: ("kvr_key_id", "kvr_kind"), LATER_COLUMNS: (ERASED_BLOCK, ERASED_BY)},
         comment="Every version of every row, in order of (kvr_block_number, kvr_tx_number, kvr_write_number).",
     )
 
 
-def _child_table(
-    definition: ChildMapping, metadata: MetaData, ambiguous: Container[str], *, with_history: bool
-) -> ChildTable:
+_KINDS = "put, delete (columns are NULL) or metadata (the value stayed, the version moved)."
+_PRIVATE_KINDS = (
+    "put; without columns: delete, purge, missing (the value is not there) and erased (a purge or expiry took it)."
+)
+
+
+def _erasure_columns() -> Iterator[Column[Any]]:
+    comment = "Block with which key and values were erased; NULL: they were not."
+    yield Column(ERASED_BLOCK, INT64, nullable=True, comment=comment)
+    yield Column(ERASED_BY, TEXT, nullable=True, comment="What erased them: purge or expiry; NULL: not erased.")
+
+
+def _child_table(definition: ChildMapping, metadata: MetaData, ambiguous: Container[str]) -> ChildTable:
     current = Table(
         definition.name,
         metadata,
@@ -169,8 +180,6 @@ def _child_table(
         *_indexes(definition, ambiguous),
         comment=definition.comment or "One row for each element of an array of the document with this key.",
     )
-    if not with_history:
-        return ChildTable(current, None)
     history = Table(
         f"{definition.name}_history",
         metadata,

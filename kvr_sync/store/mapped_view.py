@@ -10,7 +10,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.sql.compiler import IdentifierPreparer
 
 from kvr_sync.store.change_feed import ChangeKind
-from kvr_sync.store.mapped_table import VERSION_COLUMNS, ChildTable, MappedTable
+from kvr_sync.store.mapped_table import ERASED_BLOCK, VERSION_COLUMNS, ChildTable, MappedTable
 from kvr_sync.store.schema import LedgerTables
 
 _VERSION = VERSION_COLUMNS[1:]
@@ -34,9 +34,8 @@ def replaced_views(
     yield from writer.replaced(
         f"{table.name}_changes", writer.changes(table_id, table, before[f"{table.name}_changes"])
     )
-    if table.history is not None:
-        name = f"{table.name}_validity"
-        yield from writer.replaced(name, writer.validity(table.name, table.history, before[name]))
+    name = f"{table.name}_validity"
+    yield from writer.replaced(name, writer.validity(table.name, table.history, before[name]))
 
 
 class _Writer:
@@ -54,8 +53,6 @@ class _Writer:
             f"{table.name}_changes",
             "What happened to the current rows, by kvr_change_id; read it in that order.",
         )
-        if table.history is None:
-            return
         yield self.validity(table.name, table.history)
         yield from self._comment(
             "VIEW",
@@ -65,8 +62,7 @@ class _Writer:
         if self._is_postgresql:
             yield self._as_of(table.name, table.history)
             for child in table.children:
-                if child.history is not None:
-                    yield self._child_as_of(table.name, child, child.history)
+                yield self._child_as_of(table.name, child, child.history)
 
     def _name(self, name: str) -> str:
         quoted = self._prepare.quote(name)
@@ -85,8 +81,7 @@ class _Writer:
             yield create
 
     def changes(self, table_id: int, table: MappedTable, before: Sequence[str] = ()) -> str:
-        """Values come from the history, where erased ones are NULL; a table without one shows what is current."""
-        source = table.current if table.history is None else table.history
+        """Values come from the history, where erased ones are NULL."""
         words = " ".join(f"WHEN {kind.value} THEN '{kind.name.lower()}'" for kind in ChangeKind)
         columns = {
             "kvr_change_id": "c.change_id",
@@ -98,7 +93,7 @@ class _Writer:
             columns.setdefault(column.name, f"h.{self._prepare.quote(column.name)}")
         return (
             f"CREATE VIEW {self._name(table.name + '_changes')} AS SELECT {self._listed(columns, before)}"  # noqa: S608  names, quoted
-            f" FROM {self._change} c LEFT JOIN {self._prepare.format_table(source)} h ON h.kvr_key_id = c.key_id"
+            f" FROM {self._change} c LEFT JOIN {self._prepare.format_table(table.history)} h ON h.kvr_key_id = c.key_id"
             " AND h.kvr_block_number = c.block_number AND h.kvr_tx_number = c.tx_number"
             f" AND h.kvr_write_number = c.write_number WHERE c.table_id = {table_id}"
         )
@@ -112,11 +107,15 @@ class _Writer:
             "kvr_valid_to_block": "kvr_valid_to_block",
         }
         order = ", ".join(_VERSION)
+        if ERASED_BLOCK in history.c:  # an expired key was not in force any more, and no write says so
+            ends_first = f"kvr_valid_to_block IS NULL OR {ERASED_BLOCK} < kvr_valid_to_block"
+            columns["kvr_valid_to_block"] = f"CASE WHEN {ends_first} THEN {ERASED_BLOCK} ELSE kvr_valid_to_block END"
         return (
             f"CREATE VIEW {self._name(name + '_validity')} AS SELECT {self._listed(columns, before)}"  # noqa: S608  names, quoted
             f" FROM (SELECT {', '.join(own.values())}, lead(kvr_block_number)"
             f" OVER (PARTITION BY kvr_key_id ORDER BY {order})"
-            f" AS kvr_valid_to_block FROM {self._prepare.format_table(history)}) v WHERE kvr_kind <> 'delete'"
+            f" AS kvr_valid_to_block FROM {self._prepare.format_table(history)}) v"
+            " WHERE kvr_kind NOT IN ('delete', 'purge')"
         )
 
     def _listed(self, columns: Mapping[str, str], before: Sequence[str]) -> str:
@@ -127,10 +126,12 @@ class _Writer:
     def _as_of(self, name: str, history: Table) -> str:
         # By number: a column may be called like the parameter, and would be taken for it.
         table = self._prepare.format_table(history)
+        lives = f" AND (h.{ERASED_BLOCK} IS NULL OR h.{ERASED_BLOCK} > $1)" if ERASED_BLOCK in history.c else ""
         return (
             f"CREATE FUNCTION {self._name(name + '_asof')}(block bigint) RETURNS SETOF {table}"  # noqa: S608  names, quoted
             " LANGUAGE sql STABLE PARALLEL SAFE AS $kvr$"
-            f" SELECT h.* FROM {table} h WHERE h.kvr_block_number <= $1 AND h.kvr_kind <> 'delete'"
+            f" SELECT h.* FROM {table} h WHERE h.kvr_block_number <= $1"
+            f" AND h.kvr_kind NOT IN ('delete', 'purge'){lives}"
             f" AND NOT EXISTS (SELECT FROM {table} later WHERE later.kvr_key_id = h.kvr_key_id"
             " AND later.kvr_block_number <= $1"
             " AND (later.kvr_block_number, later.kvr_tx_number, later.kvr_write_number)"

@@ -125,7 +125,7 @@ class _Writer:
                 continue
             pairs = [(entry.current, entry.history), *entry.children]
             for part, (current, history) in zip(change.parts, pairs, strict=True):
-                both = [table for table in (current, history) if table is not None]
+                both = [current, history]
                 if part.is_new:
                     first += self._made(both)
                     first += self._as_of(entry, current.name)
@@ -204,7 +204,7 @@ class _Writer:
         yield from (s for s in view_statements(self._dialect.name, self._tables, numbered) if f"FUNCTION {wanted}" in s)
 
     def _views(self, entry: MappedTable) -> list[str]:
-        return [f"{entry.name}_changes", *([] if entry.history is None else [f"{entry.name}_validity"])]
+        return [f"{entry.name}_changes", f"{entry.name}_validity"]
 
     def _view_columns(self, entry: MappedTable) -> dict[str, list[str]]:
         inspector, schema = inspect(self._connection), self._tables.metadata.schema

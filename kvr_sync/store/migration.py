@@ -9,7 +9,7 @@ from sqlalchemy.schema import CreateSchema
 from kvr_sync.errors import ConfigurationError, SchemaDriftError
 from kvr_sync.store.drift import REVISION_TABLE
 
-NEWEST_REVISION: Final = "0004"
+NEWEST_REVISION: Final = "0005"
 """Of the tables that this version makes: known without Alembic, which a start that has nothing to make does without."""
 
 _SCRIPTS = "kvr_sync.store:migrations"

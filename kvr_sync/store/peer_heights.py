@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from datetime import datetime
 
-from sqlalchemy import Connection, delete, func, insert, select, update
+from sqlalchemy import Connection, delete, func, insert, or_, select, update
 
 from kvr_sync.lag import PeerSight
 from kvr_sync.store.database import READING
@@ -60,14 +60,24 @@ class PeerHeights:
                     if found.rowcount == 0:
                         connection.execute(insert(table).values(peer=sight.peer, **values))
 
+    def expect_block(self, number: int) -> None:
+        """Write down that private rows cannot be relied on before this block is applied."""
+        table = self._tables.private_member
+        is_further = or_(table.c.ready_block.is_(None), table.c.ready_block < number)
+        with driver_errors(self._database.place):
+            connection = self._connected()
+            connection.execution_options(**{READING: False})
+            with connection.begin():
+                connection.execute(update(table).where(is_further).values(ready_block=number))
+
     def count_missing(self) -> int:
-        """Count the private keys whose value is missing."""
+        """Count the private values that are missing."""
         table = self._tables.private_value
         with driver_errors(self._database.place):
             connection = self._connected()
             connection.execution_options(**{READING: True})
             with connection.begin():
-                count = select(func.count()).select_from(table).where(table.c.value.is_(None))
+                count = select(func.count()).select_from(table).where(table.c.due_at.is_not(None))
                 return int(connection.scalar(count) or 0)
 
     def close(self) -> None:

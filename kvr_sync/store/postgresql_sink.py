@@ -75,8 +75,7 @@ class PostgresqlSink(LedgerSink):
         types = _mapped_types(mapped)
         packed = _packed(rows.history, types.history, 1)
         content = fill(packed, (keys,))
-        if mapped.history is not None:
-            self._copy(connection, mapped.history, None, content)
+        self._copy(connection, mapped.history, None, content)
         versions = CurrentRows(content, packed.holes[0].offsets)
         fresh: list[bytes] = []
         others: list[bytes] = []
@@ -114,8 +113,7 @@ class PostgresqlSink(LedgerSink):
     ) -> None:
         packed = _packed(rows.rows, types, 1)
         content = fill(packed, (keys,))
-        if child.history is not None:
-            self._copy(connection, child.history, None, content)
+        self._copy(connection, child.history, None, content)
         ranges = ((rows.starts[index], rows.starts[index + 1]) for index in current if index is not None)
         newest = b"".join(row_slices(content, packed.holes[0].offsets, ranges))
         if newest:

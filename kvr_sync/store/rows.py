@@ -7,6 +7,7 @@ the database's numbers in their place. So a run can be made where there is no da
 
 from array import array
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from datetime import UTC, datetime
 from hashlib import sha256
 from typing import Any, Final, Generic, NamedTuple, Protocol, TypeAlias, TypeVar
 
@@ -35,11 +36,18 @@ Encoder = Callable[[Any], object]
 ChaincodeName = tuple[str, str]
 """Storable name and version."""
 
-_KIND_NAMES = {Effect.PUT: "put", Effect.DELETE: "delete", Effect.VERSION: "metadata"}
+_KIND_NAMES = {
+    Effect.PUT: "put",
+    Effect.DELETE: "delete",
+    Effect.VERSION: "metadata",
+    Effect.PURGE: "purge",
+    Effect.MISSING: "missing",
+}
 _INTEGERS = tuple(range(max(*WriteKind, *Effect) + 1))
 """The plain integer of an enumeration's value, cheaper than `int`."""
 _PUT = WriteKind.PUT
 _EFFECT_PUT = Effect.PUT
+_EFFECT_PURGE = Effect.PURGE
 
 
 class Encoding(NamedTuple):
@@ -112,6 +120,11 @@ class ChildRows(NamedTuple, Generic[R_co]):
     """Where in `rows` those of each version of the document begin; one more at the end."""
 
 
+KEPT: Final = 0
+DELETED: Final = 1
+PURGED: Final = 2
+
+
 class MappedRows(NamedTuple, Generic[R_co]):
     """What a run does to one mapped table: every version in order, and the last word on each key it touched.
 
@@ -123,19 +136,26 @@ class MappedRows(NamedTuple, Generic[R_co]):
     current: dict[int, int | None]
     """By key position: which of `history` is the row to have now; None: the key is gone."""
     steps: Sequence[int]
-    """For each row of `history` five numbers, one after the other: position of the key, 1 where the row is deleted
-    (else 0), block, transaction, write."""
+    """For each row of `history` five numbers, one after the other: position of the key, whether the row goes with it
+    (KEPT, DELETED or PURGED), block, transaction, write."""
     children: Sequence[ChildRows[R_co]]
 
 
 class PrivateRows(NamedTuple):
     """What a run does to the private rows; keys by position."""
 
-    current: dict[int, Row | None]
-    """The row of `ledger_private_value` to have, or None to have none. Rows begin with the key's position."""
-    moved: dict[int, Row]
-    """Rows of before the run whose version moved: block, transaction, block of expiry."""
-    memberships: list[CollectionMembership]
+    versions: list[Row]
+    """Of `ledger_private_value`: each value that came into force. Rows begin with the key's position."""
+    standing: dict[int, int | None]
+    """Which of `versions` is in force afterwards; None: the key is gone."""
+    ended: dict[int, int]
+    """Keys whose value of before the run came out of force, and with which block."""
+    moved: dict[int, int | None]
+    """Keys whose value of before the run got another block of expiry."""
+    purges: list[tuple[int, int, int]]
+    """Key, block and transaction of each purge."""
+    memberships: list[tuple[CollectionMembership, int]]
+    """With the block of the definition."""
     last_block: int
 
 
@@ -274,7 +294,8 @@ class RunBuilder(Generic[S]):
         if batch.quarantined:
             self._ledger.quarantine.extend([self._quarantine_row(number, entry) for entry in batch.quarantined])
         if batch.private is not None:
-            self._private = _with_private(self._private, batch.private, number, self._keys)
+            due = self._encoding.time(NEVER_ASKED)
+            self._private = _with_private(self._private, batch.private, number, self._keys, due)
 
     def add_mapped(self, batch: RowBatch) -> None:
         """Add the mapped and quarantined rows of the next block alone; it may be one that came before."""
@@ -336,11 +357,11 @@ class RunBuilder(Generic[S]):
                 continue
             position = keys.setdefault(key, len(keys))
             is_deleted = values is None or effect is Effect.DELETE
-            encoded = blank if values is None or is_deleted else _encoded(values, encoders)
+            encoded = blank if values is None or is_deleted else encode_values(values, encoders)
             current[position] = None if is_deleted else index + len(rows)
             facts = (number, tx_number, write_number, *senders[tx_number])
             rows.append((position, _KIND_NAMES[effect], external_id, *encoded, *facts))
-            steps.extend((position, is_deleted, number, tx_number, write_number))
+            steps.extend((position, PURGED if effect is _EFFECT_PURGE else is_deleted, number, tx_number, write_number))
             if has_children:
                 self._append_children(table, position, () if is_deleted else row.children, facts)
         history.extend(rows)
@@ -355,7 +376,7 @@ class RunBuilder(Generic[S]):
             if children and children[child]:
                 store.extend(
                     [
-                        (position, place, *_encoded(values, encoders), *facts)
+                        (position, place, *encode_values(values, encoders), *facts)
                         for place, values in enumerate(children[child])
                     ]
                 )
@@ -376,7 +397,8 @@ class RunBuilder(Generic[S]):
         )
 
 
-def _encoded(values: Sequence[object], encoders: Sequence[Encoder | None]) -> list[object]:
+def encode_values(values: Sequence[object], encoders: Sequence[Encoder | None]) -> list[object]:
+    """Give values as the driver takes them, column by column; None stays None."""
     encoded = list(values)
     for column, encode in enumerate(encoders):
         if encode is not None and encoded[column] is not None:
@@ -563,28 +585,42 @@ def _append_definitions(rows: LedgerRows[S], batch: RowBatch) -> None:
             )
 
 
-_PRIVATE_VALUE_COLUMNS = 4
-"""Of a row of `ledger_private_value`: position of the key, key, value, hash; its version follows."""
+NEVER_ASKED: Final = datetime(1970, 1, 1, tzinfo=UTC)
+"""When a value that is missing is due to be asked for: at once."""
+_EXPIRING, _ENDED = 7, 8
+"""Where these stand in a row of `ledger_private_value`."""
 
 
 def _with_private(
-    rows: PrivateRows | None, private: PrivateChanges, number: int, keys: dict[LedgerKey, int]
+    rows: PrivateRows | None, private: PrivateChanges, number: int, keys: dict[LedgerKey, int], due: object
 ) -> PrivateRows:
-    """Add what a block does to the last word of a run on each private key."""
-    rows = PrivateRows({}, {}, [], number) if rows is None else rows._replace(last_block=number)
+    """Add what a block does to the private rows. `due`: NEVER_ASKED, as it is stored."""
+    rows = PrivateRows([], {}, {}, {}, [], [], number) if rows is None else rows._replace(last_block=number)
+    versions, standing = rows.versions, rows.standing
     for tx_number, write_number, key, effect, private_key, value, value_hash, expiring in private.changes:
         position = keys.setdefault(key, len(keys))
-        before = rows.current.get(position)
-        if effect is not Effect.VERSION:
-            rows.moved.pop(position, None)
-            version = (number, tx_number, write_number, expiring)
-            row = (position, private_key, value, value_hash, *version)
-            rows.current[position] = row if effect is _EFFECT_PUT else None
-        elif before is not None:
-            written_by = before[_PRIVATE_VALUE_COLUMNS + 2]
-            version = (number, tx_number, written_by, expiring)
-            rows.current[position] = (*before[:_PRIVATE_VALUE_COLUMNS], *version)
-        elif position not in rows.current:
-            rows.moved[position] = (number, tx_number, expiring)
-    rows.memberships.extend(private.memberships)
+        before = standing.get(position)
+        if effect is Effect.VERSION:
+            if before is not None:
+                versions[before] = _replaced(versions[before], _EXPIRING, expiring)
+            elif position not in standing:
+                rows.moved[position] = expiring
+            continue
+        if before is not None:
+            versions[before] = _replaced(versions[before], _ENDED, number)
+        elif position not in standing:
+            rows.ended[position] = number
+        standing[position] = None
+        if effect is _EFFECT_PURGE:
+            rows.purges.append((position, number, tx_number))
+        elif effect is not Effect.DELETE:
+            asked = (0, due) if effect is Effect.MISSING else (None, None)
+            standing[position] = len(versions)
+            version = (position, number, tx_number, write_number)
+            versions.append((*version, private_key, value, value_hash, expiring, None, None, None, *asked))
+    rows.memberships.extend((membership, number) for membership in private.memberships)
     return rows
+
+
+def _replaced(row: Row, place: int, value: object) -> Row:
+    return (*row[:place], value, *row[place + 1 :])

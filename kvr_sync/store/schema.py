@@ -60,10 +60,15 @@ FIRST_COLUMNS = "first_columns"
 """In the `info` of a table: names of the columns that its rows begin with, where that is not the order of the table."""
 
 
+LATER_COLUMNS = "later_columns"
+"""In the `info` of a table: names of the columns that rows come without, and that are filled when something happens."""
+
+
 def row_columns(table: Table) -> tuple[Column[Any], ...]:
     """Give the columns of a table in the order that rows have (`kvr_sync.store.rows`)."""
-    first = [table.c[name] for name in table.info.get(FIRST_COLUMNS, ())]
-    return (*first, *(column for column in table.columns if column not in set(first)))
+    first = table.info.get(FIRST_COLUMNS, ())
+    others = {*first, *table.info.get(LATER_COLUMNS, ())}
+    return (*(table.c[name] for name in first), *(column for column in table.columns if column.name not in others))
 
 
 class LedgerTables(NamedTuple):
@@ -213,20 +218,28 @@ def ledger_tables(schema: str | None) -> LedgerTables:
         private_value=Table(
             "ledger_private_value",
             metadata,
-            _column("key_id", INT64, primary_key=True),
-            _column("key", BYTES, nullable=True),
-            _column("value", BYTES, nullable=True),
-            _column("value_hash", BYTES),
+            _column("key_id", INT64),
             _column("block_number", INT64),
             _column("tx_number", INT32),
             _column("write_number", INT32),
+            _column("key", BYTES, nullable=True),
+            _column("value", BYTES, nullable=True),
+            _column("value_hash", BYTES),
             _column("expiring_block", INT64, nullable=True),
+            _column("ended_block", INT64, nullable=True),
+            _column("erased_block", INT64, nullable=True),
+            _column("erased_by", TEXT, nullable=True),
+            _column("attempts", INT32, nullable=True),
+            _column("due_at", TIME, nullable=True),
+            PrimaryKeyConstraint("key_id", "block_number", "tx_number", "write_number"),
             Index(None, "expiring_block"),
+            Index(None, "due_at"),
         ),
         private_member=Table(
             "ledger_private_member",
             metadata,
             _column("msp_id", TEXT, primary_key=True),
+            _column("ready_block", INT64, nullable=True),
         ),
         refused_write=Table(
             "ledger_refused_write",

@@ -54,7 +54,7 @@ class RunRecord(NamedTuple):
 
 
 class PrivateCounts(NamedTuple):
-    """Private keys that live now: those whose value is held, and those whose value is missing."""
+    """Private keys that live now and whose value is held; values that should be held and are not, outdated ones too."""
 
     held: int
     missing: int

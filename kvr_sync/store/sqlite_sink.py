@@ -42,8 +42,7 @@ class SqliteSink(LedgerSink):
     ) -> None:
         mapped = self.mapped[table]
         numbered = _numbered(rows.history, (keys,))
-        if mapped.history is not None:
-            connection.exec_driver_sql(_insert_statement(mapped.history), numbered)
+        connection.exec_driver_sql(_insert_statement(mapped.history), numbered)
         target = mapped.current
         changed = touch.last_change
         upserts = [
@@ -59,7 +58,7 @@ class SqliteSink(LedgerSink):
         outdated = [(keys[position],) for position in rows.current if keys[position] in touch.existing]
         for child, child_rows in zip(mapped.children, rows.children, strict=True):
             numbered = _numbered(child_rows.rows, (keys,))
-            if child.history is not None and numbered:
+            if numbered:
                 connection.exec_driver_sql(_insert_statement(child.history), numbered)
             if outdated:
                 connection.exec_driver_sql(_delete_statement(child.current), outdated)

@@ -22,6 +22,7 @@ from typer.testing import CliRunner
 
 from kvr_sync import errors
 from kvr_sync.engine import Engine
+from kvr_sync.errors import ConfigurationError
 from kvr_sync.jobs import SyncSettings, sync_once
 from kvr_sync.main import audit, sync
 from kvr_sync.mapping.mapping_file import read_mapping_file
@@ -131,7 +132,7 @@ def test_tables_made_from_the_ledger_layer_equal_those_of_a_replay(name: str, da
 
 
 @pytest.mark.parametrize("organization", ["Enterprise", "Partner"])
-def test_private_tables_are_made_again_from_the_values_that_are_held(
+def test_private_tables_stay_as_they_are_and_are_refused_by_name(
     organization: str, database_url: str, tmp_path: Path
 ) -> None:
     mapping = tmp_path / "profiles.yaml"
@@ -143,17 +144,11 @@ def test_private_tables_are_made_again_from_the_values_that_are_held(
     before, profiles = content(database_url), rows_of(database_url, "profile")
     assert bool(profiles) == (organization == "Enterprise")
 
-    assert not any(one.rows or one.changes for one in rebuild(database_url).tables)
-    assert content(database_url) == before
-    empty_mapped_layer(database_url, yaml.safe_load(PROFILES))
-    rebuild(database_url)
+    assert rebuild(database_url).tables == []
+    with pytest.raises(ConfigurationError, match="table profile is of private data, which is not made again"):
+        rebuild(database_url, "profile")
 
-    assert rows_of(database_url, "profile") == profiles
-    assert rows_of(database_url, "profile_misfit") == []
-    # Of values that are not held any more nothing can be made again.
-    assert rows_of(database_url, "ledger_quarantine") == [row for row in before["ledger_quarantine"] if row[-1] is None]
-    reader = FeedReader(database_url, "profile").read()
-    assert reader.rows == reader.table()
+    assert content(database_url) == before
 
 
 PROFILES = """\

@@ -44,6 +44,7 @@ def test_there_is_one_row_before_the_first_block(database_url: str) -> None:
         "height": 0,
         "quarantined": 0,
         "private_missing": 0,
+        "private_ready": True,
     }
 
 

@@ -213,7 +213,7 @@ def test_failed_creation_leaves_nothing(database_url: str) -> None:
         assert not inspect(connection).has_table("request", schema=open_database(database_url, CHANNEL).schema)
 
 
-@pytest.mark.parametrize("revision", ["0001", "0002", "0003"])
+@pytest.mark.parametrize("revision", ["0001", "0002", "0003", "0004"])
 def test_tables_of_an_older_version_are_brought_up_and_keep_their_rows(revision: str, database_url: str) -> None:
     database = open_database(database_url, CHANNEL)
     database.check(create=True)

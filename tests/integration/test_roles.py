@@ -226,7 +226,10 @@ def test_auditors_see_everything_public(roles: Roles) -> None:
 def test_private_values_are_for_their_own_readers(roles: Roles) -> None:
     migrated(roles, private_member="EnterpriseMSP")
 
-    assert may_read(roles, roles.names.private_reader) == {*PRIVATE_TABLES, "secrets", "secrets_changes"}
+    assert may_read(roles, roles.names.private_reader) == {
+        *PRIVATE_TABLES,
+        *(f"secrets{ending}" for ending in ("", "_history", "_changes", "_validity")),
+    }
 
 
 def test_readers_of_all_kinds_write_nothing(roles: Roles) -> None:

@@ -224,15 +224,18 @@ def programs(name: NetworkName) -> Binaries | None:
 
 
 @contextmanager
-def live_network(name: NetworkName, folder: Path) -> Iterator[LiveNetwork]:
-    """Make a network in an empty folder and bring it up; it is ended, and its files removed, afterwards."""
+def live_network(name: NetworkName, folder: Path, *, collections: str = "", **variables: str) -> Iterator[LiveNetwork]:
+    """Make a network in an empty folder and bring it up; it is ended, and its files removed, afterwards.
+
+    `collections`: further ones of `probe`, as in a topology file; `variables` are in the environment of its processes.
+    """
     binaries = programs(name)
     (folder / "probe").mkdir()
     topology = folder / "topology.yaml"
     text = shipped_topology(name.topology).read_text(encoding="utf-8")
-    topology.write_text(text.rstrip("\n") + "\n" + _PROBE_CHAINCODE, encoding="utf-8")
+    topology.write_text(text.rstrip("\n") + "\n" + _PROBE_CHAINCODE + collections, encoding="utf-8")
     root = NetworkRoot(folder / "network")
-    settings = {"PYTHONPATH": str(_CONTRACTS), _PROBE_FOLDER: str(folder / "probe")}
+    settings = {"PYTHONPATH": str(_CONTRACTS), _PROBE_FOLDER: str(folder / "probe"), **variables}
     if binaries is not None:
         settings["KVR_FABRIC_BIN"] = str(binaries.peer.parent)
     flags = ["--native"] if binaries is not None else []

@@ -205,10 +205,13 @@ def check_feed(url: str, name: str, *, children: Sequence[str] = ()) -> None:
         for change_id, kind, key_id, *row in page:
             assert change_id == last + 1, f"{name}: change {last + 1} is missing"
             last = change_id
-            is_change = kind in ("insert", "update")  # the others are of a row that is there or not
-            assert not is_change or (kind == "insert") == (key_id not in followed), f"{name}: {kind}"
-            if kind in ("delete", "erasure"):
+            # The others are of a row that is there or not.
+            is_change = kind in ("insert", "late", "update")
+            assert not is_change or (kind != "update") == (key_id not in followed), f"{name}: {kind}"
+            if kind == "delete":
                 del followed[key_id]
+            elif kind == "erasure":  # of older versions too, where no row was left
+                followed.pop(key_id, None)
             elif any(value is not None for value in row[:1]):  # a private value that is outdated stands there no more
                 followed[key_id] = (change_id, *row)
             else:

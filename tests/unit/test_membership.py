@@ -72,7 +72,7 @@ def test_a_value_that_was_handed_over_is_held() -> None:
 
 
 def test_a_member_misses_what_was_not_handed_over_and_others_hold_nothing() -> None:
-    assert effects(membership(definition("OtherMSP", "OwnMSP")), private()) == [(Effect.PUT, None, None)]
+    assert effects(membership(definition("OtherMSP", "OwnMSP")), private()) == [(Effect.MISSING, None, None)]
     assert effects(membership(definition("OtherMSP")), private()) == [(Effect.DELETE, None, None)]
 
 
@@ -85,7 +85,7 @@ def test_an_implicit_collection_belongs_to_its_organisation() -> None:
     own, other = implicit_collection_name("OwnMSP"), implicit_collection_name("OtherMSP")
 
     assert effects(membership(), private(collection=own), private(collection=other)) == [
-        (Effect.PUT, None, None),
+        (Effect.MISSING, None, None),
         (Effect.DELETE, None, None),
     ]
 
@@ -93,7 +93,7 @@ def test_an_implicit_collection_belongs_to_its_organisation() -> None:
 def test_block_to_live_tells_the_block_of_expiry() -> None:
     of = membership(definition("OwnMSP", block_to_live=3))
 
-    assert effects(of, private(), private(Effect.VERSION)) == [(Effect.PUT, None, 11), (Effect.VERSION, None, 11)]
+    assert effects(of, private(), private(Effect.VERSION)) == [(Effect.MISSING, None, 11), (Effect.VERSION, None, 11)]
 
 
 def test_writes_without_effect_and_public_ones_change_nothing() -> None:
@@ -112,7 +112,7 @@ def test_a_definition_is_asked_for_once_and_then_followed() -> None:
     told = of.derive(block(define(definition("OtherMSP", "OwnMSP", block_to_live=2))), NO_PRIVATE_DATA).memberships
 
     assert told == (CollectionMembership("ext", "secrets", 2),)
-    assert effects(of, private()) == [(Effect.PUT, None, 10)]
+    assert effects(of, private()) == [(Effect.MISSING, None, 10)]
     assert of.derive(block(define(None)), NO_PRIVATE_DATA).memberships == ()
     assert effects(of, private()) == [(Effect.DELETE, None, None)]
     assert asked == [FIELD]

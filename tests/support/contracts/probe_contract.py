@@ -97,3 +97,21 @@ async def note_both(context: Context, name: str) -> None:
     _mark(name, context.stub.peer_msp_id)
     await context.stub.put_state(name, b"noted")
     await context.stub.put_private_data("pair", name, context.stub.transient["secret"])
+
+
+@contract.transaction
+async def keep_private(context: Context, collection: str, name: str) -> None:
+    """Write the transient value `secret` to a collection."""
+    await context.stub.put_private_data(collection, name, context.stub.transient["secret"])
+
+
+@contract.transaction
+async def purge_private(context: Context, collection: str, name: str) -> None:
+    """Purge a key of a collection."""
+    await context.stub.purge_private_data(collection, name)
+
+
+@contract.query
+async def read_private(context: Context, collection: str, name: str) -> bytes:
+    """Read a key of a collection."""
+    return await context.stub.get_private_data(collection, name) or b""

@@ -100,14 +100,11 @@ def test_a_collection_that_no_table_reads_is_passed_over() -> None:
     assert mapped(change(PROFILE, b"{}", collection="service")).mapped == ()
 
 
-@pytest.mark.parametrize("gone", [change(None, None), change(None, None, effect=Effect.DELETE)])
-def test_what_is_gone_or_missing_leaves_every_table_of_the_collection(gone: PrivateChange) -> None:
-    batch = mapped(gone)
+@pytest.mark.parametrize("effect", [Effect.DELETE, Effect.PURGE, Effect.MISSING])
+def test_what_is_gone_or_missing_leaves_every_table_of_the_collection(effect: Effect) -> None:
+    batch = mapped(change(None, None, effect=effect))
 
-    assert [(row.table, row.effect, row.values) for row in batch.mapped] == [
-        (0, Effect.DELETE, None),
-        (1, Effect.DELETE, None),
-    ]
+    assert [(row.table, row.effect, row.values) for row in batch.mapped] == [(0, effect, None), (1, effect, None)]
 
 
 def test_a_moved_version_leaves_the_row_as_it_is() -> None:
