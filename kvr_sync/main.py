@@ -178,12 +178,7 @@ def replay(
     """Verify the blocks of a file and bring the tables up to its end; a second time it goes on where it stopped."""
     with errors_reported(as_json=as_json):
         settings = SyncSettings(file, database, mapping, _pin(pin), workers=workers, archive=archive)
-        with ProgressDisplay(f"replay {file.name}") as display:
-            summary = sync_once(settings, on_progress=display.update)
-        if as_json:
-            typer.echo(json.dumps(_summary_facts(summary)))
-        else:
-            _print_summary(summary)
+        _sync_and_tell(settings, f"replay {file.name}", as_json=as_json)
 
 
 @sync.command()
@@ -205,12 +200,7 @@ def run(  # noqa: PLR0913, PLR0917  # one parameter per option
     with errors_reported(as_json=as_json):
         source = PeerSettings(profile, msp_id, identity, channel, peer, private_data)
         settings = SyncSettings(source, database, mapping, _pin(pin), workers=workers, archive=archive)
-        with ProgressDisplay(f"run {channel}") as display:
-            summary = sync_once(settings, on_progress=display.update)
-        if as_json:
-            typer.echo(json.dumps(_summary_facts(summary)))
-        else:
-            _print_summary(summary)
+        _sync_and_tell(settings, f"run {channel}", as_json=as_json)
 
 
 @sync.command()
@@ -715,6 +705,15 @@ def _history_facts(found: FoundKey, entries: list[HistoryEntry]) -> dict[str, An
         "key_hex": found.key.hex(),
         "history": [entry.as_json() for entry in entries],
     }
+
+
+def _sync_and_tell(settings: SyncSettings, label: str, *, as_json: bool) -> None:
+    with ProgressDisplay(label) as display:
+        summary = sync_once(settings, on_progress=display.update)
+    if as_json:
+        typer.echo(json.dumps(_summary_facts(summary)))
+    else:
+        _print_summary(summary)
 
 
 def _summary_facts(summary: RunSummary) -> dict[str, Any]:

@@ -40,7 +40,7 @@ from kvr_sync.store.mapped_table import VERSION_COLUMNS, MappedTable
 from kvr_sync.store.rows import Encoding, Row, encode_values
 from kvr_sync.store.schema import LedgerTables
 from kvr_sync.store.storable import MAX_SENTENCE_BYTES, storable_text
-from network.protocol.transaction import ChaincodeId
+from kvr_sync.store.transaction_facts import stored_facts, with_facts
 
 FIRST_PAUSE = timedelta(minutes=1)
 """Peers look for what they miss once a minute (`peer.gossip.pvtData.reconcileSleepInterval`)."""
@@ -245,28 +245,11 @@ class LateArrival:
         return self._facts[place]
 
     def _transaction_facts(self, one: MissingValue) -> TransactionFacts:
-        table, identity, chaincode = self._tables.transaction, self._tables.identity, self._tables.chaincode
-        statement = (
-            select(table, identity.c.msp_id, chaincode.c.name, chaincode.c.version)
-            .outerjoin(identity, identity.c.identity_id == table.c.creator_id)
-            .outerjoin(chaincode, chaincode.c.chaincode_id == table.c.chaincode_id)
-            .where(table.c.block_number == one.block_number, table.c.tx_number == one.tx_number)
+        table = self._tables.transaction
+        statement = with_facts(select(table.c.tx_number), self._tables).where(
+            table.c.block_number == one.block_number, table.c.tx_number == one.tx_number
         )
-        row = self._connection.execute(statement).one()
-        return TransactionFacts(
-            row.tx_number,
-            row.tx_id,
-            row.header_type,
-            row.validation_code,
-            b"",
-            row.msp_id or "",
-            None if row.name is None else ChaincodeId(row.name, row.version),
-            None if row.function is None else row.function.encode(),
-            row.claimed_seconds,
-            row.claimed_nanos,
-            None,
-            (),
-        )
+        return stored_facts(self._connection.execute(statement).one())
 
 
 def _at(table: Table, one: MissingValue, names: Sequence[str]) -> Iterator[ColumnElement[bool]]:

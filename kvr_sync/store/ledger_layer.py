@@ -10,7 +10,7 @@ from bisect import bisect_left
 from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import Any, NamedTuple
 
-from sqlalchemy import Column, ColumnElement, Connection, Row, Select, func, select, true
+from sqlalchemy import Column, ColumnElement, Connection, Row, Select, and_, func, select, true
 
 from kvr_sync.definitions import Definitions
 from kvr_sync.mapping.definition import Mapping as TableMappings
@@ -22,17 +22,15 @@ from kvr_sync.model import (
     LedgerKey,
     ReplayedBlock,
     RowBatch,
-    TransactionFacts,
     WriteKind,
 )
 from kvr_sync.store.rows import Encoding, RunRows, list_builder
 from kvr_sync.store.rows import Row as TableRow
 from kvr_sync.store.schema import LedgerTables
 from kvr_sync.store.storable import storable_text
+from kvr_sync.store.transaction_facts import stored_facts, with_facts
 from network.protocol.block import BlockHeader
 from network.protocol.private_data import LIFECYCLE_NAMESPACE
-from network.protocol.transaction import ChaincodeId
-from network.protocol.validation_code import VALID
 
 PART_WRITES = 2_000
 PART_BYTES = 16 * 1024 * 1024
@@ -133,27 +131,16 @@ class LedgerLayer:
         return self._writes(wanted & self._is_asked_for(history.c.key_id)).order_by(*order)
 
     def _writes(self, wanted: ColumnElement[bool]) -> Select[Any]:
-        key, history = self._tables.key, self._tables.key_history
-        return self._with_facts(
+        key, history, transaction = self._tables.key, self._tables.key_history, self._tables.transaction
+        same = and_(*(transaction.c[name] == history.c[name] for name in ("block_number", "tx_number")))
+        statement = (
             select(history.c.key_id, key.c.namespace, key.c.key, history.c.effect, history.c.value)
             .add_columns(history.c.block_number, history.c.tx_number, history.c.write_number)
             .join_from(history, key, key.c.key_id == history.c.key_id)
-            .where(key.c.collection == "", history.c.effect != int(Effect.NONE), wanted),
-            history.c.block_number,
-            history.c.tx_number,
+            .join(transaction, same)
+            .where(key.c.collection == "", history.c.effect != int(Effect.NONE), wanted)
         )
-
-    def _with_facts(self, statement: Select[Any], block: Any, tx: Any) -> Select[Any]:  # noqa: ANN401  columns of a table or of a subquery
-        """Add what the ledger layer knows of the transaction of each write."""
-        transaction, identity, chaincode = self._tables.transaction, self._tables.identity, self._tables.chaincode
-        facts = ("tx_id", "function", "claimed_seconds", "claimed_nanos")
-        return (
-            statement.add_columns(*(transaction.c[name] for name in facts))
-            .add_columns(identity.c.msp_id, chaincode.c.name, chaincode.c.version)
-            .join(transaction, (transaction.c.block_number == block) & (transaction.c.tx_number == tx))
-            .outerjoin(identity, identity.c.identity_id == transaction.c.creator_id)
-            .outerjoin(chaincode, chaincode.c.chaincode_id == transaction.c.chaincode_id)
-        )
+        return with_facts(statement, self._tables)
 
     def _is_asked_for(self, key_id: Column[Any]) -> ColumnElement[bool]:
         return true() if self._keys is None else key_id.in_(self._keys)
@@ -185,21 +172,6 @@ class LedgerLayer:
 
 def _block(row: Row[Any], writes: tuple[EffectiveWrite, ...]) -> ReplayedBlock:
     """Give the block of a stored write, with what mapping it asks for: its number, and the facts of the transaction."""
-    function = None if row.function is None else row.function.encode()
-    facts = TransactionFacts(
-        row.tx_number,
-        row.tx_id,
-        None,
-        VALID,
-        b"",
-        row.msp_id or "",
-        None if row.name is None else ChaincodeId(row.name, row.version),
-        function,
-        row.claimed_seconds,
-        row.claimed_nanos,
-        None,
-        (),
-    )
     header = BlockHeader(row.block_number, b"", b"")
-    transactions = (facts,) * (row.tx_number + 1)  # found by number; nobody asks for another one
+    transactions = (stored_facts(row),) * (row.tx_number + 1)  # found by number; nobody asks for another one
     return ReplayedBlock(BlockChanges(header, b"", b"", transactions, (), (), (), None), writes, None, False)  # noqa: FBT003
