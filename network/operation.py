@@ -200,7 +200,7 @@ def _ended_on_failure(table: ProcessTable, before: set[str]) -> Iterator[None]:
         yield
     except BaseException:
         with uninterrupted():
-            table.end(keeping=before)
+            table.close(keeping=before)
         raise
 
 

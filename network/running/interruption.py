@@ -8,15 +8,22 @@ from types import FrameType
 
 @contextmanager
 def interruptible() -> Iterator[None]:
-    """Have SIGTERM raise KeyboardInterrupt as Ctrl-C does, for a command that ends what it started.
+    """Have SIGTERM do what Ctrl-C does, for a command that ends what it started.
+
+    That raises KeyboardInterrupt, or has a running event loop cancel its main task, which ends in order: raised in the
+    midst of a task it could break the loop's own end off too.
 
     When the block ends well both are ignored from then on: what is left to do is to exit, and a signal in that moment
     must not make a command that has succeeded look as if it had not.
     """
 
     def interrupt(number: int, frame: FrameType | None) -> None:
-        del number, frame
-        raise KeyboardInterrupt
+        del number
+        handler = signal.getsignal(signal.SIGINT)
+        if callable(handler):
+            handler(signal.SIGINT, frame)
+        else:  # a shell that started this in the background has it ignored
+            raise KeyboardInterrupt
 
     signal.signal(signal.SIGTERM, interrupt)
     yield

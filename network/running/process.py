@@ -12,6 +12,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -58,6 +59,8 @@ class ProcessTable:
         self._network_id = network_id
         self._children: dict[str, subprocess.Popen[bytes]] = {}
         self._fork_server: subprocess.Popen[bytes] | None = None
+        self._starting = threading.Lock()
+        self._is_closed = False
         self.started: frozenset[str] = frozenset()
         """Names of what was started here so far."""
 
@@ -82,11 +85,19 @@ class ProcessTable:
         folder: Path,
     ) -> int:
         """Start `program`, and note `arguments` as what it was started with."""
-        child = self._popen(name, program, environment=environment, folder=folder)
-        self._reap(name)
-        self._children[name] = child
-        self._note_start(name, child.pid, arguments)
+        with self._start_allowed(name):
+            child = self._popen(name, program, environment=environment, folder=folder)
+            self._reap(name)
+            self._children[name] = child
+            self._note_start(name, child.pid, arguments)
         return child.pid
+
+    @contextmanager
+    def _start_allowed(self, name: str) -> Iterator[None]:
+        with self._starting:
+            if self._is_closed:
+                raise ProcessStartError(f"{name} is not started any more: the processes of its network were ended")
+            yield
 
     @contextmanager
     def forking(self, *modules: str) -> Iterator[None]:
@@ -112,15 +123,17 @@ class ProcessTable:
 
     def start_python(self, name: str, entry: str, arguments: Sequence[str], *, folder: Path) -> int:
         """Start a process that calls a function (`entry`, module:function) with these arguments; else as `start`."""
-        if self._fork_server is None:
+        server = self._fork_server  # another thread may end the block
+        if server is None:
             module, _, function = entry.partition(":")
             code = f"from {module} import {function}; {function}()"
             program = [sys.executable, "-P", "-c", code, *arguments]
             return self._start(name, program, arguments, environment={}, folder=folder)
         log = str(self.log_path(name))
         request = fork_server.ForkRequest(entry, arguments, MARK, self._mark(name), log, str(folder), os.getpid())
-        pid = self._fork(self._fork_server, request)
-        self._note_start(name, pid, arguments)
+        with self._start_allowed(name):
+            pid = self._fork(server, request)
+            self._note_start(name, pid, arguments)
         return pid
 
     def _fork(self, server: subprocess.Popen[bytes], request: fork_server.ForkRequest) -> int:
@@ -254,6 +267,15 @@ class ProcessTable:
         for name in ended:
             self._record(name).unlink(missing_ok=True)
         return sorted(name for name, process in ending if process in alive)
+
+    def close(self, *, keeping: Collection[str]) -> None:
+        """End all but some and refuse every later start here, so one that another thread is about to make is not left.
+
+        A thread outlives the interruption of the event loop that waited for it.
+        """
+        with self._starting:
+            self._is_closed = True
+        self.end(keeping=keeping)
 
     def kill(self, name: str) -> None:
         """End a process at once, whatever it does; return when it is gone."""

@@ -131,6 +131,21 @@ def test_only_the_named_processes_end(table: ProcessTable, start: Callable[[str,
     assert [process.pid for process in table.running()] == [kept]
 
 
+def test_once_closed_nothing_is_started_any_more(
+    table: ProcessTable, start: Callable[[str, str], int], tmp_path: Path
+) -> None:
+    kept = start("kept", PATIENT)
+    start("first", PATIENT)
+
+    table.close(keeping={"kept"})
+
+    with pytest.raises(ProcessStartError, match="late is not started any more"):
+        table.start("late", [sys.executable, "-c", PATIENT], environment={}, folder=tmp_path)
+    with pytest.raises(ProcessStartError, match="late is not started any more"), table.forking():
+        table.start_python("late", "os:abort", [], folder=tmp_path)
+    assert [process.pid for process in table.running()] == [kept]
+
+
 def test_ctrl_c_in_the_terminal_does_not_reach_it(start: Callable[[str, str], int]) -> None:
     pid = start("peer0", PATIENT)
 
