@@ -152,9 +152,13 @@ def _text(value: object) -> str:
 def _indexed_text_converter(share: int) -> Converter:
     most = MAX_INDEXED_TEXT_BYTES // share
 
+    surely = most // 4
+
     def convert(value: object) -> str:
+        if type(value) is str and len(value) <= surely and "\x00" not in value:
+            return value
         text = _text(value)
-        if len(text) > most // 4 and len(text.encode()) > most:
+        if len(text) > surely and len(text.encode()) > most:
             raise UnfitValueError(quarantine.OUT_OF_RANGE, f"text of at most {most} bytes expected (index)")
         return text
 
@@ -276,7 +280,8 @@ def _fixed_decimal_converter(precision: int, scale: int) -> Callable[[object], D
 
     def convert(value: object) -> Decimal:
         try:
-            number = _number(value).quantize(unit, context=_EXACT)
+            # `_number` asks the same, and more.
+            number = (value if type(value) is Decimal else _number(value)).quantize(unit, context=_EXACT)
         except (Inexact, InvalidOperation):
             number = None
         if number is None or (number and number.adjusted() >= digits_before):

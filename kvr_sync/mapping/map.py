@@ -4,48 +4,29 @@ Pure: the same block and mapping give the same batch. The identity of a row is t
 of it are a view. A document is mapped whole or quarantined whole, per table.
 """
 
-from collections.abc import Callable, Sequence
 from collections.abc import Mapping as Lookup
+from collections.abc import Sequence
 from functools import lru_cache
 from types import MappingProxyType
 from typing import NamedTuple
 
 from kvr_sync.mapping import quarantine
-from kvr_sync.mapping.conversion import (
-    MAX_PLAIN_TEXT,
-    Converter,
-    bytes_converter,
-    claimed_time,
-    json_converter,
-    text_converter,
-)
 from kvr_sync.mapping.definition import (
-    ChildMapping,
     ColumnMapping,
-    ColumnType,
     CompositeSelector,
-    FromElement,
-    FromJson,
-    FromKey,
-    FromKeyAttribute,
-    FromKeyRest,
-    FromLedger,
-    FromUnknown,
-    FromValue,
-    LedgerFact,
     Mapping,
     PatternSelector,
     PrefixSelector,
     SequenceRange,
     TableMapping,
 )
-from kvr_sync.mapping.document import JsonValue, read_document, write_document
+from kvr_sync.mapping.document import JsonValue
 from kvr_sync.mapping.external_id import external_id
-from kvr_sync.mapping.json_path import JsonPath, select, select_object
+from kvr_sync.mapping.json_path import JsonPath, select
 from kvr_sync.mapping.key_pattern import match_pattern
 from kvr_sync.mapping.limits import MAX_ELEMENTS
 from kvr_sync.mapping.quarantine import UnfitValueError
-from kvr_sync.mapping.unknown_members import KnownMembers, known_members, unknown_members
+from kvr_sync.mapping.row_function import ElementsFunction, RowFunction, elements_function, row_function
 from kvr_sync.model import (
     Effect,
     EffectiveWrite,
@@ -59,65 +40,33 @@ from kvr_sync.model import (
     TransactionFacts,
     WriteKind,
 )
-from kvr_sync.store.storable import storable_function, storable_text
 from network.protocol.composite_key import split_composite_key
 
 _NONE = Effect.NONE
 _DELETE = Effect.DELETE
 
-_FactReader = Callable[[int, int, TransactionFacts], object]
-"""From block number, write number and transaction."""
-
 NO_SEQUENCES: Lookup[str, int] = MappingProxyType({})
 
 
-class _Members(NamedTuple):
-    """Columns that are members of one object of the document: text columns, and the others."""
-
-    parent: JsonPath
-    first_column: int
-    texts: tuple[tuple[int, str, Converter], ...]
-    others: tuple[tuple[int, str, Converter], ...]
-
-
-class _ColumnsPlan(NamedTuple):
-    """Columns taken apart by where their values come from; each entry begins with the position of its column."""
-
-    column_names: tuple[str, ...]
-    blank: tuple[None, ...]
-    attributes: tuple[tuple[int, int, Converter], ...]
-    keys: tuple[tuple[int, int, Converter], ...]
-    members: tuple[_Members, ...]
-    paths: tuple[tuple[int, JsonPath, Converter], ...]
-    repeats: tuple[tuple[int, JsonPath, Converter], ...]
-    whole_values: tuple[tuple[int, Converter], ...]
-    elements: tuple[tuple[int, Converter], ...]
-    facts: tuple[tuple[int, _FactReader], ...]
-    required: tuple[int, ...]
-
-
 class _ChildPlan(NamedTuple):
-    """A child table: where its array is, and the columns of its rows."""
+    """A child table: where its array is, and what makes its rows."""
 
     name: str
     each: JsonPath
-    columns: _ColumnsPlan
+    columns: tuple[ColumnMapping, ...]
+    rows: ElementsFunction
 
 
 class _TablePlan(NamedTuple):
     """A table: which keys it takes, and what becomes of their values."""
 
     table: int
-    columns: _ColumnsPlan
+    columns: tuple[ColumnMapping, ...]
+    row: RowFunction
     children: tuple[_ChildPlan, ...]
     attribute_count: int
     pattern: tuple[str, ...] | None
     sequences: SequenceRange | None
-    reads_document: bool
-    known: "KnownMembers | None"
-    """Where unknown members count; None: they are ignored."""
-    unknown_column: int | None
-    """Where they go; None: a document that has some is refused."""
     collection: str
     """Which is part of a row's id, where a table takes the keys of several; "" elsewhere."""
 
@@ -316,17 +265,6 @@ def _quarantined(write: EffectiveWrite, value: bytes, table: _TablePlan, reason:
     return QuarantinedWrite(table.table, write.key, write.tx_number, write.write_number, reason, detail, value)
 
 
-class _Written(NamedTuple):
-    """What the columns of one document take from outside it."""
-
-    key: bytes
-    value: bytes
-    attributes: tuple[str, ...]
-    block_number: int
-    write_number: int
-    facts: TransactionFacts
-
-
 def _map_value(
     write: EffectiveWrite,
     value: bytes,
@@ -335,157 +273,56 @@ def _map_value(
     block_number: int,
     facts: TransactionFacts,
 ) -> MappedRow | QuarantinedWrite:
-    key = write.key.key
+    tx_number, write_number, ledger_key, _, effect, _, _, _, _ = write
+    key = ledger_key.key
     name = table.external_id(key, attributes)
     if table.pattern is not None:
         attributes = _pattern_attributes(table.pattern, key) or ()
-    written = _Written(key, value, attributes, block_number, write.write_number, facts)
     children: tuple[tuple[tuple[object, ...], ...], ...] = ()
-    document: JsonValue = None
     try:
-        values = _values_of_write(table.columns, written)
-        if table.reads_document:
-            document = _read_object(value)
-            _fill_from_document(values, table.columns, document)
-            if table.known is not None:
-                _take_unknown(values, table, document, table.known)
-        _check_required(values, table.columns)
+        document, values = table.row(key, value, attributes, block_number, write_number, facts)
     except UnfitValueError as error:
         return _quarantined(write, value, table, error.reason, _with_column(error, table.columns))
     if table.children:
-        rows = _child_rows(table, document, written)
-        if isinstance(rows, UnfitValueError):
-            return _quarantined(write, value, table, rows.reason, rows.detail)
-        children = rows
-    return MappedRow(
-        table.table, write.key, write.tx_number, write.write_number, write.effect, tuple(values), name, children
-    )
-
-
-def _read_object(value: bytes) -> dict[str, JsonValue]:
-    document = read_document(value)
-    if type(document) is not dict:
-        raise UnfitValueError(quarantine.NOT_AN_OBJECT, "a JSON object expected")
-    return document
-
-
-def _with_column(error: UnfitValueError, columns: _ColumnsPlan) -> str:
-    return error.detail if error.column is None else f"column {columns.column_names[error.column]}: {error.detail}"
-
-
-def _values_of_write(columns: _ColumnsPlan, written: _Written) -> list[object]:
-    values: list[object] = list(columns.blank)
-    column: int | None = None
-    try:
-        for column, position, convert in columns.attributes:
-            values[column] = convert(written.attributes[position])
-        for column, start, convert in columns.keys:
-            values[column] = convert(written.key[start:])
-        for column, convert in columns.whole_values:
-            values[column] = convert(written.value)
-        for column, read in columns.facts:
-            values[column] = read(written.block_number, written.write_number, written.facts)
-    except UnfitValueError as error:
-        error.column = column
-        raise
-    return values
-
-
-def _check_required(values: list[object], columns: _ColumnsPlan) -> None:
-    if None not in values:
-        return
-    for column in columns.required:
-        if values[column] is None:
-            error = UnfitValueError(quarantine.MISSING, "a value expected, none found")
-            error.column = column
-            raise error
-
-
-def _fill_from_document(values: list[object], columns: _ColumnsPlan, document: JsonValue) -> None:
-    column: int | None = None
-    try:
-        for group in columns.members:
-            column = group.first_column if group.parent else None
-            parent = select_object(document, group.parent)
-            if parent is not None:
-                for column, name, convert in group.texts:
-                    member = parent.get(name)
-                    if type(member) is str and len(member) <= MAX_PLAIN_TEXT and "\x00" not in member:
-                        values[column] = member  # what `convert` gives for most texts, without the call
-                    elif member is not None:
-                        values[column] = convert(member)
-                for column, name, convert in group.others:
-                    member = parent.get(name)
-                    if member is not None:
-                        values[column] = convert(member)
-        for column, path, convert in columns.paths:
-            member = select(document, path)
-            if member is not None:
-                values[column] = convert(member)
-        for column, path, convert in columns.repeats:
-            _check_repeated(convert, select(document, path), values[column])
-    except UnfitValueError as error:
-        error.column = column
-        raise
-
-
-def _take_unknown(values: list[object], table: _TablePlan, document: JsonValue, known: KnownMembers) -> None:
-    unknown = unknown_members(document, known)
-    if unknown is None:
-        return
-    if table.unknown_column is None:
-        raise UnfitValueError(quarantine.UNKNOWN_MEMBER, "no members expected that the mapping does not know")
-    try:
-        values[table.unknown_column] = write_document(unknown)
-    except UnfitValueError as error:
-        error.column = table.unknown_column
-        raise
+        try:
+            children = tuple(
+                [
+                    _child_rows(child, document, key, value, attributes, block_number, write_number, facts)
+                    for child in table.children
+                ]
+            )
+        except UnfitValueError as error:
+            return _quarantined(write, value, table, error.reason, error.detail)
+    return MappedRow(table.table, ledger_key, tx_number, write_number, effect, values, name, children)
 
 
 def _child_rows(
-    table: _TablePlan, document: JsonValue, written: _Written
-) -> tuple[tuple[tuple[object, ...], ...], ...] | UnfitValueError:
-    """Give the rows of each child table; an error of the first element that does not fit."""
-    children = []
-    for child in table.children:
-        rows: list[tuple[object, ...]] = []
-        try:
-            array = select(document, child.each)
-            if array is not None:
-                if type(array) is not list:
-                    return UnfitValueError(quarantine.WRONG_TYPE, f"child {child.name}: an array expected")
-                if len(array) > MAX_ELEMENTS:
-                    return UnfitValueError(
-                        quarantine.TOO_LARGE, f"child {child.name}: at most {MAX_ELEMENTS} elements expected"
-                    )
-                given = _values_of_write(child.columns, written)
-                for element in array:
-                    rows.append(tuple(_element_values(list(given), child.columns, element)))  # noqa: PERF401  the count of those made names the element that does not fit
-        except UnfitValueError as error:
-            detail = f"child {child.name}, element {len(rows)}: {_with_column(error, child.columns)}"
-            return UnfitValueError(error.reason, detail)
-        children.append(tuple(rows))
-    return tuple(children)
-
-
-def _element_values(values: list[object], columns: _ColumnsPlan, element: JsonValue) -> list[object]:
-    column: int | None = None
+    child: _ChildPlan,
+    document: JsonValue,
+    key: bytes,
+    value: bytes,
+    attributes: tuple[str, ...],
+    block_number: int,
+    write_number: int,
+    facts: TransactionFacts,
+) -> tuple[tuple[object, ...], ...]:
+    """Give the rows of a child table; raises `UnfitValueError` that names it, and the first element that is unfit."""
     try:
-        for column, convert in columns.elements:
-            if element is not None:
-                values[column] = convert(element)
+        array = select(document, child.each)
+        if array is None or array == []:
+            return ()
+        if type(array) is list and len(array) <= MAX_ELEMENTS:
+            return tuple(child.rows(key, value, attributes, block_number, write_number, facts, array))
     except UnfitValueError as error:
-        error.column = column
-        raise
-    if columns.members or columns.paths:
-        _fill_from_document(values, columns, element)
-    _check_required(values, columns)
-    return values
+        detail = f"child {child.name}, element {error.element}: {_with_column(error, child.columns)}"
+        raise UnfitValueError(error.reason, detail) from None
+    if type(array) is not list:
+        raise UnfitValueError(quarantine.WRONG_TYPE, f"child {child.name}: an array expected")
+    raise UnfitValueError(quarantine.TOO_LARGE, f"child {child.name}: at most {MAX_ELEMENTS} elements expected")
 
 
-def _check_repeated(convert: Converter, member: JsonValue, value: object) -> None:
-    if member is None or convert(member) != value:
-        raise UnfitValueError(quarantine.KEY_CONTRADICTION, "the same value in the document expected")
+def _with_column(error: UnfitValueError, columns: Sequence[ColumnMapping]) -> str:
+    return error.detail if error.column is None else f"column {columns[error.column].name}: {error.detail}"
 
 
 @lru_cache(maxsize=8)
@@ -545,96 +382,16 @@ _known_attributes = lru_cache(maxsize=1024)(_match)
 
 
 def _table_plan(number: int, table: TableMapping, collection: str = "") -> _TablePlan:
-    columns = _columns_plan(table, table, collection)
-    unknown_column = next((i for i, c in enumerate(table.columns) if isinstance(c.source, FromUnknown)), None)
-    counts_unknown = table.refuses_unknown or unknown_column is not None
     return _TablePlan(
         table=number,
-        columns=columns,
+        columns=table.columns,
+        row=row_function(table, collection),
         children=tuple(
-            _ChildPlan(child.name, child.each, _columns_plan(child, table, collection)) for child in table.children
+            _ChildPlan(child.name, child.each, child.columns, elements_function(child, table, collection))
+            for child in table.children
         ),
         attribute_count=0 if isinstance(table.key, PrefixSelector) else len(table.key.attributes),
         pattern=table.key.literals if isinstance(table.key, PatternSelector) else None,
         sequences=table.sequences,
-        reads_document=bool(columns.members or columns.paths or columns.repeats or table.children or counts_unknown),
-        known=known_members(table) if counts_unknown else None,
-        unknown_column=unknown_column,
         collection=collection if len(table.collections) > 1 else "",
     )
-
-
-def _columns_plan(part: TableMapping | ChildMapping, table: TableMapping, collection: str) -> _ColumnsPlan:
-    columns = list(enumerate(part.columns))
-    from_json = [(i, c.source.path, json_converter(c)) for i, c in columns if isinstance(c.source, FromJson)]
-    prefix_length = len(table.key.prefix.encode()) if isinstance(table.key, PrefixSelector) else 0
-    return _ColumnsPlan(
-        column_names=tuple(column.name for column in part.columns),
-        blank=(None,) * len(columns),
-        attributes=tuple(
-            (i, c.source.position, text_converter(c)) for i, c in columns if isinstance(c.source, FromKeyAttribute)
-        ),
-        keys=tuple(
-            (i, prefix_length if isinstance(c.source, FromKeyRest) else 0, bytes_converter(c))
-            for i, c in columns
-            if isinstance(c.source, FromKey | FromKeyRest)
-        ),
-        members=_members(part.columns),
-        paths=tuple((i, path, convert) for i, path, convert in from_json if isinstance(path[-1], int)),
-        repeats=tuple((i, c.equals_json, json_converter(c)) for i, c in columns if c.equals_json is not None),
-        whole_values=tuple((i, bytes_converter(c)) for i, c in columns if isinstance(c.source, FromValue)),
-        elements=tuple((i, json_converter(c)) for i, c in columns if isinstance(c.source, FromElement)),
-        facts=tuple(
-            (i, _fact_reader(c.source.fact, c, collection)) for i, c in columns if isinstance(c.source, FromLedger)
-        ),
-        required=tuple(i for i, c in columns if c.required),
-    )
-
-
-def _members(columns: Sequence[ColumnMapping]) -> tuple[_Members, ...]:
-    groups: dict[JsonPath, tuple[list[tuple[int, str, Converter]], list[tuple[int, str, Converter]]]] = {}
-    for number, column in enumerate(columns):
-        if isinstance(column.source, FromJson) and isinstance(name := column.source.path[-1], str):
-            texts, others = groups.setdefault(column.source.path[:-1], ([], []))
-            chosen = texts if column.type is ColumnType.TEXT and column.index_share <= 1 else others
-            chosen.append((number, name, json_converter(column)))
-    return tuple(
-        _Members(parent, (texts or others)[0][0], tuple(texts), tuple(others))
-        for parent, (texts, others) in groups.items()
-    )
-
-
-_NUMBERS: dict[LedgerFact, _FactReader] = {
-    LedgerFact.BLOCK_NUMBER: lambda block_number, _write_number, _facts: block_number,
-    LedgerFact.TX_NUMBER: lambda _block_number, _write_number, facts: facts.tx_number,
-    LedgerFact.WRITE_NUMBER: lambda _block_number, write_number, _facts: write_number,
-    LedgerFact.CLAIMED_AT: lambda _block_number, _write_number, facts: claimed_time(facts.seconds, facts.nanos),
-    LedgerFact.CLAIMED_NANOS: lambda _block_number, _write_number, facts: facts.nanos,
-}
-
-
-def _fact_reader(fact: LedgerFact, column: ColumnMapping, collection: str) -> _FactReader:
-    match fact:
-        case LedgerFact.COLLECTION:
-            return lambda _block_number, _write_number, _facts: collection
-        # Texts as the ledger layer stores them: rows can be made again from there.
-        case LedgerFact.TX_ID:
-            return _present(text_converter(column), lambda facts: storable_text(facts.tx_id))
-        case LedgerFact.CREATOR_MSP_ID:
-            return _present(text_converter(column), lambda facts: storable_text(facts.msp_id))
-        case LedgerFact.CHAINCODE:
-            return _present(
-                text_converter(column), lambda facts: storable_text(facts.chaincode.name) if facts.chaincode else None
-            )
-        case LedgerFact.FUNCTION:
-            return _present(text_converter(column), lambda facts: storable_function(facts.function))
-        case _:
-            return _NUMBERS[fact]
-
-
-def _present(convert: Converter, read: Callable[[TransactionFacts], object]) -> _FactReader:
-    def converted(_block_number: int, _write_number: int, facts: TransactionFacts) -> object:
-        value = read(facts)
-        return None if value is None else convert(value)
-
-    return converted

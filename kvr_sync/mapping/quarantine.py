@@ -60,3 +60,5 @@ class UnfitValueError(KvrSyncError):
         self.detail = detail
         self.column: int | None = None
         """Position of the column in its table, added where it is known; None: the value as a whole."""
+        self.element = 0
+        """Of the array that a child table is made of."""

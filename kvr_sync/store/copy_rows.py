@@ -156,7 +156,7 @@ class CurrentRows:
         """Give the current row of a version."""
         history, place = self._history, self._places[index]
         after_key = place + NUMBER_BYTES
-        kind_length = int.from_bytes(history[after_key : after_key + LENGTH_BYTES], "big")
+        kind_length = history[after_key + LENGTH_BYTES - 1]  # its last byte is all of it: a short name, never NULL
         end = len(history)
         if index + 1 < len(self._places):
             end = self._places[index + 1] - COUNT_BYTES - LENGTH_BYTES

@@ -15,10 +15,13 @@ from functools import cache, lru_cache
 from kvr_sync.mapping.conversion import REMEMBERED_TIMES
 from kvr_sync.mapping.definition import ColumnMapping, ColumnType
 from kvr_sync.mapping.definition import Mapping as TableMappings
-from kvr_sync.store.rows import Encoder, Encoding, TableEncoding
+from kvr_sync.store.rows import ColumnEncoding, Encoder, Encoding, TableEncoding
 
 _POSTGRESQL_EPOCH = datetime(2000, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
+REMEMBERED_NUMBERS = 4096
+_MAX_REMEMBERED_NUMBER = 40
+"""Characters."""
 
 
 class DatabaseKind(StrEnum):
@@ -44,8 +47,11 @@ def encoding_for(kind: DatabaseKind, mapping: TableMappings) -> Encoding:
     )
 
 
-def _columns(encoders: Mapping[ColumnType, Encoder], columns: Sequence[ColumnMapping]) -> tuple[Encoder | None, ...]:
-    return tuple(encoders.get(column.type) for column in columns)
+def _columns(encoders: Mapping[ColumnType, Encoder], columns: Sequence[ColumnMapping]) -> ColumnEncoding:
+    return ColumnEncoding(
+        tuple((place, encoders[column.type]) for place, column in enumerate(columns) if column.type in encoders),
+        (None,) * len(columns),
+    )
 
 
 def time_text(time: datetime) -> str:
@@ -93,4 +99,14 @@ def _numeric() -> Callable[[Decimal], bytes]:
     from psycopg.adapt import PyFormat  # noqa: PLC0415
 
     dump = adapters.get_dumper(Decimal, PyFormat.BINARY)(Decimal).dump
-    return lambda value: bytes(dump(value) or b"")
+
+    @lru_cache(maxsize=REMEMBERED_NUMBERS)
+    def known(text: str) -> bytes:
+        return bytes(dump(Decimal(text)) or b"")
+
+    def encode(value: Decimal) -> bytes:
+        # By the text, since numbers that are equal can have different scales.
+        text = str(value)
+        return known(text) if len(text) <= _MAX_REMEMBERED_NUMBER else bytes(dump(value) or b"")
+
+    return encode

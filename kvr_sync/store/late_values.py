@@ -37,7 +37,7 @@ from kvr_sync.model import (
 )
 from kvr_sync.store.encoding import DatabaseKind, stored_time
 from kvr_sync.store.mapped_table import VERSION_COLUMNS, MappedTable
-from kvr_sync.store.rows import Encoding, Row, encode_values
+from kvr_sync.store.rows import Encoding, Row
 from kvr_sync.store.schema import LedgerTables
 from kvr_sync.store.storable import MAX_SENTENCE_BYTES, storable_text
 from kvr_sync.store.transaction_facts import stored_facts, with_facts
@@ -192,9 +192,7 @@ class LateArrival:
         version = (one.block_number, one.tx_number, one.write_number)
         written_by = (*version, facts.tx_id, facts.msp_id)
         is_there = row.values is not None
-        values = (
-            encode_values(row.values, encoding.columns) if row.values is not None else [None] * len(encoding.columns)
-        )
+        values = encoding.columns.blank if row.values is None else encoding.columns.encode(row.values)
         kind = "put" if is_there else "delete"
         self._insert(self._connection, history, [(one.key_id, kind, row.external_id, *values, *written_by)])
         if not is_there:
@@ -204,9 +202,9 @@ class LateArrival:
             self._insert(
                 self._connection, mapped.current, [(one.key_id, change, row.external_id, *values, *written_by)]
             )
-        for child, encoders, elements in zip(mapped.children, encoding.children, row.children, strict=True):
+        for child, child_encoding, elements in zip(mapped.children, encoding.children, row.children, strict=True):
             made: list[Row] = [
-                (one.key_id, place, *encode_values(element, encoders), *written_by)
+                (one.key_id, place, *child_encoding.encode(element), *written_by)
                 for place, element in enumerate(elements)
             ]
             for table in (child.history, child.current if is_in_force else None):

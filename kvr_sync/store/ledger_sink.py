@@ -583,15 +583,17 @@ class LedgerSink(ABC):
 
     def _close_quarantine(self, connection: Connection, name: str, rows: MappedRows[Rows], keys: Sequence[int]) -> None:
         """Close the entries of keys that have a later good version, or none any more."""
+        table = self.tables.quarantine
+        version = (table.c.block_number, table.c.tx_number, table.c.write_number)
+        # Few keys ever have an entry; the plain look-up costs a small part of what comes after it.
+        touched, of_table = [keys[position] for position in rows.current], (table.c.table_name, name)
+        ever_quarantined = list(self._find(connection, table.c.key_id, table.c.key_id, touched, of_table))
+        if not ever_quarantined:
+            return
         steps: dict[int, list[tuple[tuple[int, int, int], int]]] = {}
         fields = iter(rows.steps)
         for place, gone, block, tx, write in zip(fields, fields, fields, fields, fields, strict=True):
             steps.setdefault(keys[place], []).append(((block, tx, write), gone))
-        table = self.tables.quarantine
-        version = (table.c.block_number, table.c.tx_number, table.c.write_number)
-        # Few keys ever have an entry; the plain look-up costs a small part of the statement below.
-        of_table = (table.c.table_name, name)
-        ever_quarantined = list(self._find(connection, table.c.key_id, table.c.key_id, list(steps), of_table))
         for chunk in chunks(ever_quarantined, LOOKUP_SIZE):
             open_entries = select(table.c.key_id, *version).where(
                 table.c.table_name == name, table.c.closed_block.is_(None), table.c.key_id.in_(chunk)

@@ -7,11 +7,12 @@ from typing import Any, cast
 
 import psycopg
 from psycopg import sql
-from sqlalchemy import ARRAY, BigInteger, Column, Connection, Table, any_, bindparam, delete
+from sqlalchemy import Column, Connection, Table
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.dialects.postgresql.base import PGDialect
 
 from kvr_sync.model import Checkpoint
+from kvr_sync.store.binary_array import DigestArray, NumberArray, register
 from kvr_sync.store.copy_rows import HEADER, TRAILER, CurrentRows, RowPacker, fill, row_slices
 from kvr_sync.store.encoding import DatabaseKind
 from kvr_sync.store.ledger_sink import CACHED_STATEMENTS, Clock, K, LedgerSink, Place, Store, Touched, utc_now
@@ -47,6 +48,7 @@ class PostgresqlSink(LedgerSink):
     def _prepare(self, connection: Connection) -> None:
         """Make the session's staging tables; they empty themselves at each COMMIT."""
         driver = _driver(connection)
+        register(driver)
         for number, mapped in enumerate(self.mapped):
             driver.execute(
                 sql.SQL("CREATE TEMPORARY TABLE {} (LIKE {}) ON COMMIT DELETE ROWS").format(
@@ -144,7 +146,7 @@ class PostgresqlSink(LedgerSink):
             _identifier(given.table),
             sql.Identifier(given.name),
         )
-        parameters: tuple[object, ...] = (list(wanted),)
+        parameters: tuple[object, ...] = (_array(wanted),)
         if place is not None:
             statement += sql.SQL(" AND {} = %s").format(sql.Identifier(place[0].name))
             parameters = (*parameters, place[1])
@@ -190,9 +192,15 @@ def _mapped_types(mapped: MappedTable) -> MappedTypes:
     return MappedTypes((key, "text", *others), tuple(_row_types(child.current) for child in mapped.children))
 
 
+def _array(wanted: Sequence[int] | Sequence[bytes]) -> NumberArray | DigestArray:
+    if wanted and isinstance(wanted[0], bytes):
+        return DigestArray(cast("Sequence[bytes]", wanted))
+    return NumberArray(cast("Sequence[int]", wanted))
+
+
 def _delete_rows(connection: Connection, table: Table, keys: Sequence[int]) -> None:
-    key_ids = any_(bindparam("key_ids", keys, type_=ARRAY(BigInteger)))
-    connection.execute(delete(table).where(table.c.kvr_key_id == key_ids))
+    statement = sql.SQL("DELETE FROM {} WHERE kvr_key_id = ANY(%b)").format(_identifier(table))
+    _driver(connection).execute(statement, (NumberArray(keys),))
 
 
 @lru_cache(maxsize=CACHED_STATEMENTS)

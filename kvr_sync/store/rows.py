@@ -58,12 +58,31 @@ class Encoding(NamedTuple):
     """By mapped table."""
 
 
+class ColumnEncoding(NamedTuple):
+    """The same for the columns of one table: encoders by position; other values are taken as they are."""
+
+    encoders: tuple[tuple[int, Encoder], ...]
+    blank: tuple[None, ...]
+    """A row without values."""
+
+    def encode(self, values: Sequence[object]) -> Sequence[object]:
+        """Give the values of a row; None stays None."""
+        if not self.encoders:
+            return values
+        encoded = list(values)
+        for column, encode in self.encoders:
+            value = encoded[column]
+            if value is not None:
+                encoded[column] = encode(value)
+        return encoded
+
+
 class TableEncoding(NamedTuple):
-    """The same for one mapped table: an encoder for each column, or None where the value is taken as it is."""
+    """The same for one mapped table and its child tables."""
 
     name: str
-    columns: tuple[Encoder | None, ...]
-    children: tuple[tuple[Encoder | None, ...], ...]
+    columns: ColumnEncoding
+    children: tuple[ColumnEncoding, ...]
 
 
 class Holes(NamedTuple):
@@ -340,14 +359,13 @@ class RunBuilder(Generic[S]):
         self, batch: RowBatch, table: int, senders: Sequence[tuple[str, str]] | Mapping[int, tuple[str, str]]
     ) -> None:
         number = batch.block.changes.header.number
-        encoders = self._encoding.tables[table].columns
+        encode, blank = self._encoding.tables[table].columns.encode, self._encoding.tables[table].columns.blank
         history, current, steps, keys = (
             self._mapped[table].history,
             self._current[table],
             self._steps[table],
             self._keys,
         )
-        blank = (None,) * len(encoders)
         index = len(history)
         rows: list[Row] = []
         has_children = bool(self._starts[table])
@@ -357,7 +375,7 @@ class RunBuilder(Generic[S]):
                 continue
             position = keys.setdefault(key, len(keys))
             is_deleted = values is None or effect is Effect.DELETE
-            encoded = blank if values is None or is_deleted else encode_values(values, encoders)
+            encoded = blank if values is None or is_deleted else encode(values)
             current[position] = None if is_deleted else index + len(rows)
             facts = (number, tx_number, write_number, *senders[tx_number])
             rows.append((position, _KIND_NAMES[effect], external_id, *encoded, *facts))
@@ -370,13 +388,13 @@ class RunBuilder(Generic[S]):
         self, table: int, position: int, children: Sequence[Sequence[tuple[object, ...]]], facts: Row
     ) -> None:
         """Append the child rows of one version of a document, none where it is deleted."""
-        all_encoders = self._encoding.tables[table].children
+        encodings = self._encoding.tables[table].children
         stores = self._mapped[table].children
-        for child, (encoders, store, starts) in enumerate(zip(all_encoders, stores, self._starts[table], strict=True)):
+        for child, (encoding, store, starts) in enumerate(zip(encodings, stores, self._starts[table], strict=True)):
             if children and children[child]:
                 store.extend(
                     [
-                        (position, place, *encode_values(values, encoders), *facts)
+                        (position, place, *encoding.encode(values), *facts)
                         for place, values in enumerate(children[child])
                     ]
                 )
@@ -395,15 +413,6 @@ class RunBuilder(Generic[S]):
             None,
             None,
         )
-
-
-def encode_values(values: Sequence[object], encoders: Sequence[Encoder | None]) -> list[object]:
-    """Give values as the driver takes them, column by column; None stays None."""
-    encoded = list(values)
-    for column, encode in enumerate(encoders):
-        if encode is not None and encoded[column] is not None:
-            encoded[column] = encode(encoded[column])
-    return encoded
 
 
 class _Names(NamedTuple):
