@@ -1,4 +1,4 @@
-"""One run of the line from settings, and the follower that repeats it as blocks come.
+"""One run of the line from settings.
 
 A run opens source and database afresh, so that a restarted server, a replaced file or a moved checkpoint is simply
 what the next run finds. Each run leaves a row in `sync_run`. Exclusion between processes is the
@@ -7,18 +7,16 @@ checkpoint's compare-and-set, not the schedule.
 
 import logging
 import os
-import time
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, closing, contextmanager, nullcontext, suppress
+from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from queue import Empty, SimpleQueue
 
 from kvr_sync.archive.archive_source import ArchiveSource
 from kvr_sync.archive.block_archive import BlockArchive
 from kvr_sync.archive.layout import channel_folder
 from kvr_sync.engine import Engine, Progress, RunLimits, RunSummary, channel_of, first_block
-from kvr_sync.errors import ConfigurationError, KvrSyncError, SourceError
+from kvr_sync.errors import ConfigurationError, KvrSyncError
 from kvr_sync.heartbeat import heartbeat
 from kvr_sync.mapping.mapping_file import read_mapping_file
 from kvr_sync.observation import Observer
@@ -59,16 +57,17 @@ def sync_once(
     on_progress: Callable[[Progress], None] = lambda _: None,
     should_stop: Callable[[], bool] = lambda: False,
     on_source: Callable[[PeerSource], None] = lambda _: None,
+    on_open: Callable[[str], None] = lambda _: None,
     observer: Observer | None = None,
 ) -> RunSummary:
     """Apply everything the source holds now, and leave a row in `sync_run` about it.
 
-    `on_source` gets a source that waits, to stop it by; `observer` is told what happens. Raises the errors of
-    `kvr_sync.errors`.
+    `on_source` gets a source that waits, to stop it by, `on_open` the channel when its tables are there; `observer` is
+    told what happens. Raises the errors of `kvr_sync.errors`.
     """
     observer = observer or Observer()
     try:
-        summary = _sync(settings, observer, on_progress, should_stop, on_source)
+        summary = _sync(settings, observer, on_progress, should_stop, on_source, on_open)
     except KvrSyncError as error:
         observer.run_failed(error)
         raise
@@ -82,6 +81,7 @@ def _sync(
     on_progress: Callable[[Progress], None],
     should_stop: Callable[[], bool],
     on_source: Callable[[PeerSource], None],
+    on_open: Callable[[str], None],
 ) -> RunSummary:
     mapping = read_mapping_file(settings.mapping) if settings.mapping else None
     with (
@@ -90,6 +90,7 @@ def _sync(
         closing(open_store(settings.database, channel, mapping=mapping, private_member=_member(settings))) as sink,
         _heights_recorded(settings, source, sink, observer),
     ):
+        on_open(channel)
         if archive is not None:
             observer.heights.expect(archive.next_number)
         engine = Engine(
@@ -200,88 +201,3 @@ def source_name(settings: SyncSettings) -> str:
     """Give what logs call the source: the path, or the channel."""
     source = settings.source
     return f"channel {source.channel}" if isinstance(source, PeerSettings) else str(source)
-
-
-TOLD_SECONDS = 10.0
-"""Pause between two lines of a follower's log about its progress."""
-
-FIRST_PAUSE_SECONDS = 0.5
-LONGEST_PAUSE_SECONDS = 30.0
-"""After a run that ended in an error that may pass; each pause is twice the one before."""
-
-
-class SyncFollower:
-    """Applies the blocks of peers as they come, until it is stopped or an error comes that no repetition mends."""
-
-    def __init__(
-        self,
-        settings: SyncSettings,
-        *,
-        observer: Observer | None = None,
-        clock: Callable[[], float] = time.monotonic,
-    ) -> None:
-        self._settings = settings
-        self._observer = observer or Observer()
-        self._clock = clock
-        self._stopping = False
-        self._source: PeerSource | None = None
-        self._woken: SimpleQueue[None] = SimpleQueue()  # as in SyncService
-        self._applied = self._blocks = self._failures = 0
-        self._told_at = clock()
-
-    def stop(self) -> None:
-        """End at the next block boundary; may be called from a signal handler."""
-        self._stopping = True
-        if self._source is not None:
-            self._source.stop()
-        self._woken.put(None)
-
-    def follow(self) -> None:
-        """Run until stopped; source and database are opened afresh after an error that may pass.
-
-        Raises the error that ended it.
-        """
-        logger.info("follower_started", extra={"source": source_name(self._settings)})
-        while not self._stopping:
-            self._applied = 0
-            self._observer.tick()
-            try:
-                sync_once(
-                    self._settings,
-                    on_progress=self._count,
-                    should_stop=lambda: self._stopping,
-                    on_source=self._remember,
-                    observer=self._observer,
-                )
-            except KvrSyncError as error:
-                if self._stopping and isinstance(error, SourceError):
-                    break  # stopped before the first block came
-                if not error.may_run_again:
-                    raise
-                self._rest(error)
-        self._tell()
-        logger.info("follower_stopped", extra={"source": source_name(self._settings)})
-
-    def _remember(self, source: PeerSource) -> None:
-        self._source = source
-        if self._stopping:
-            source.stop()
-
-    def _count(self, progress: Progress) -> None:
-        self._blocks += progress.blocks - self._applied
-        self._applied = progress.blocks
-        self._failures = 0
-        if self._clock() - self._told_at >= TOLD_SECONDS:
-            self._tell()
-
-    def _tell(self) -> None:
-        self._told_at = self._clock()
-        logger.info("blocks_followed", extra={"source": source_name(self._settings), "blocks": self._blocks})
-
-    def _rest(self, error: KvrSyncError) -> None:
-        pause = min(LONGEST_PAUSE_SECONDS, FIRST_PAUSE_SECONDS * 2.0 ** min(self._failures, 10))
-        self._failures += 1
-        facts = {"code": error.code, "reason": str(error), "pause_seconds": pause, "failures": self._failures}
-        logger.warning("run_failed", extra=facts)
-        with suppress(Empty):
-            self._woken.get(timeout=pause)

@@ -41,7 +41,7 @@ from kvr_sync.errors import ConfigurationError
 from kvr_sync.inference.chain import infer_from_source, infer_from_tables
 from kvr_sync.inference.contract_metadata import infer_from_metadata
 from kvr_sync.interval import seconds_of
-from kvr_sync.jobs import SyncFollower, SyncSettings, sync_once
+from kvr_sync.jobs import SyncSettings, sync_once
 from kvr_sync.log_format import log_to_stderr
 from kvr_sync.mapping.limits import MAX_DOCUMENT_BYTES
 from kvr_sync.mapping.mapping_file import read_mapping_file
@@ -257,7 +257,8 @@ def follow(  # noqa: PLR0913, PLR0917  # one parameter per option
 
     A second signal ends the process at once.
     """
-    from kvr_sync.metrics import ChannelWatch, Metrics  # noqa: PLC0415  short commands do not wait for it
+    from kvr_sync.follower import SyncFollower  # noqa: PLC0415  short commands do not wait for it
+    from kvr_sync.metrics import ChannelWatch, Metrics  # noqa: PLC0415
     from kvr_sync.probe import probes  # noqa: PLC0415
 
     with errors_reported(as_json=False):

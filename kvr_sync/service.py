@@ -7,7 +7,6 @@ scheduler only wakes them. A channel whose chain or tables are wrong stops by it
 
 import logging
 from collections.abc import Callable, Sequence
-from contextlib import closing
 from dataclasses import dataclass, field
 from datetime import datetime
 from queue import SimpleQueue
@@ -16,24 +15,14 @@ from apscheduler.executors.pool import ThreadPoolExecutor
 from apscheduler.schedulers.background import BackgroundScheduler
 from apscheduler.triggers.interval import IntervalTrigger
 
+from kvr_sync.due_jobs import DUE_SECONDS, KEPT_RUNS, DueJobs
 from kvr_sync.errors import KvrSyncError, SourceUnavailableError
 from kvr_sync.jobs import SyncSettings, source_name, sync_once
 from kvr_sync.observation import Observer
-from kvr_sync.reconciliation import reconcile
-from kvr_sync.source.peer_source import TICK_SECONDS, PeerSettings, PeerSource
-from kvr_sync.store.job_record import call_when_due, keep_runs, run_when_due
-from kvr_sync.store.ledger_sink import LedgerSink, utc_now
-from kvr_sync.store.opening import open_store, recorded_member
+from kvr_sync.source.peer_source import TICK_SECONDS, PeerSource
+from kvr_sync.store.ledger_sink import utc_now
 
 logger = logging.getLogger(__name__)
-
-KEPT_RUNS = 10_000
-RETENTION_SECONDS = 3_600.0
-"""Interval of the job that forgets old records of runs."""
-RECONCILIATION_SECONDS = 60.0
-"""Interval of the job that asks for missing private values: that of the peers themselves."""
-DUE_SECONDS = 30.0
-"""How often the service looks what is due beside applying blocks."""
 
 
 @dataclass(frozen=True)
@@ -111,6 +100,12 @@ class _ChannelRunner:
         self._source: PeerSource | None = None
         self._name: str | None = None
         """The channel's name, once a run has told it."""
+        self._due = DueJobs(
+            channel.settings,
+            observer=channel.observer,
+            should_stop=lambda: self._stopping,
+            kept_runs=channel.kept_runs,
+        )
 
     def facts(self) -> dict[str, object]:
         return {"source": source_name(self.channel.settings), "every_seconds": self.channel.every_seconds}
@@ -168,33 +163,9 @@ class _ChannelRunner:
                 )
 
     def do_what_is_due(self) -> None:
-        """Do the jobs beside applying blocks whose interval is over: a further one is a further line."""
-        if self._name is None or self.fatal is not None or self._stopping:
-            return
-        try:
-            member = recorded_member(self.channel.settings.database, self._name)
-            opened = open_store(self.channel.settings.database, self._name, private_member=member, create=False)
-            with closing(opened) as sink:
-                self._forget_old_runs(sink)
-                self._ask_for_missing_values(sink)
-        except KvrSyncError as error:
-            logger.warning("job_failed", extra=self._trouble(error))
-
-    def _forget_old_runs(self, sink: LedgerSink) -> None:
-        run_when_due(sink, "retention", RETENTION_SECONDS, keep_runs(sink, self.channel.kept_runs))
-
-    def _ask_for_missing_values(self, sink: LedgerSink) -> None:
-        source = self.channel.settings.source
-        if not isinstance(source, PeerSettings) or not source.private_data:
-            return
-
-        def work() -> None:
-            done = reconcile(sink, source, due=True, should_stop=lambda: self._stopping)
-            self.channel.observer.private_counted(done.missing)
-            if done.asked:
-                logger.info("missing_values_asked_for", extra={"channel": source.channel, **done._asdict()})
-
-        call_when_due(sink, "private_data", RECONCILIATION_SECONDS, work)
+        """Do the jobs beside applying blocks, once a run has been through."""
+        if self._name is not None and self.fatal is None and not self._stopping:
+            self._due.do(self._name)
 
     def _remember(self, source: PeerSource) -> None:
         self._source = source

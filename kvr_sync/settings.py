@@ -10,11 +10,11 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, model_validator
 
+from kvr_sync.due_jobs import KEPT_RUNS
 from kvr_sync.errors import ConfigurationError
 from kvr_sync.interval import seconds_of
 from kvr_sync.jobs import SyncSettings
 from kvr_sync.mapping.yaml_text import read_yaml
-from kvr_sync.service import KEPT_RUNS
 from kvr_sync.source.peer_source import PeerSettings
 from kvr_sync.store.database import parse_url, shown_url
 

@@ -4,6 +4,7 @@ import json
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from hashlib import sha256
 from pathlib import Path
@@ -13,7 +14,8 @@ import pytest
 from fabric_protos.ledger.rwset import rwset_pb2
 
 from kvr_sync import errors
-from kvr_sync.jobs import SyncFollower, SyncSettings, sync_once
+from kvr_sync.follower import SyncFollower
+from kvr_sync.jobs import SyncSettings, sync_once
 from kvr_sync.model import LateValue
 from kvr_sync.reconciliation import Reconciliation, reconcile
 from kvr_sync.service import ScheduledChannel, SyncService
@@ -358,6 +360,22 @@ def test_the_service_asks_on_its_schedule(sqlite_url: str, mapping: Path, tmp_pa
     assert query(sqlite_url, "SELECT job, error_code FROM sync_job WHERE job = 'private_data'") == [
         ("private_data", None)
     ]
+
+
+def test_a_follower_asks_while_its_channel_is_quiet(database_url: str, mapping: Path, tmp_path: Path) -> None:
+    chain = Chain()
+    chain.write(secret("a", named("late")), handed_over=False)
+    with recorded_peer(chain.blocks, chain.private) as peer:
+        settings = SyncSettings(peer_settings(tmp_path, [peer], private_data=True), database_url, mapping, growing=True)
+        sync_once(replace(settings, growing=False))
+        peer.private_sets = forms(chain)
+        follower = SyncFollower(settings, due_seconds=0.2)
+        with in_thread(follower.follow, follower.stop):
+            wait_until(lambda: query(database_url, HELD) == [("a", "late", 2)], "the value has come")
+
+    jobs = query(database_url, "SELECT job, error_code FROM sync_job ORDER BY job")
+    assert jobs == [("private_data", None), ("retention", None)]
+    assert query(database_url, FEED) == [("late", 2)]
 
 
 def test_the_command_tells_what_came(sqlite_url: str, mapping: Path, tmp_path: Path) -> None:

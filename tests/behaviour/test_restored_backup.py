@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 
 from kvr_sync import errors
-from kvr_sync.jobs import SyncFollower, SyncSettings
+from kvr_sync.follower import SyncFollower
+from kvr_sync.jobs import SyncSettings
 from kvr_sync.metrics import ChannelWatch, Metrics
 from kvr_sync.read import TableQuery, open_tables, read_sync_status, read_table, status_facts
 from kvr_sync.store.opening import open_store

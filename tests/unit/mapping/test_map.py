@@ -1,5 +1,6 @@
 """The map stage: which writes become rows of which tables, whole or not at all, in their order."""
 
+import json
 from typing import Any
 
 import pytest
@@ -280,3 +281,36 @@ def test_any_document_gives_one_row_or_one_quarantine_entry_per_table(document: 
     tables = [row.table for row in batch.mapped] + [entry.table for entry in batch.quarantined]
     assert sorted(tables) == [0, 1]
     assert {entry.reason for entry in batch.quarantined} <= REASONS.keys()
+
+
+@pytest.mark.parametrize(
+    "name", ["'); raise SystemExit('", 'a"b', "back\\slash", "new\nline", "v0", "#", "{}", "\U0001d4b3", "document"]
+)
+def test_a_member_may_have_any_name(name: str) -> None:
+    member = json.dumps(name, ensure_ascii=False)
+    path, within, parts = (json.dumps(prefix + member, ensure_ascii=False) for prefix in ("", "inner.", "parts."))
+    mapping = f"""\
+kvr_mapping: 1
+tables:
+  things:
+    namespace: ext
+    key: {{prefix: ""}}
+    columns:
+      plain: {{json: {path}, type: text}}
+      within: {{json: {within}, type: integer}}
+      unread: {{from: unknown, type: json}}
+    children:
+      parts:
+        each: {parts}
+        columns:
+          part: {{json: {path}, type: text, required: true}}
+"""
+    document = {name: "found", "inner": {name: 7}, "parts": {name: [{name: "p"}]}, "other": None}
+
+    batch = map_block(
+        replayed(write(b"k", json.dumps(document).encode())), read_mapping(mapping.encode(), "things.yaml")
+    )
+
+    (row,) = batch.mapped
+    assert row.values == ("found", 7, '{"other":null}')
+    assert row.children == ((("p",),),)
