@@ -92,11 +92,13 @@ class RowPacker:
     def _holes(self) -> Iterator[Holes]:
         places = self._places
         for positions in self._positions:
+            given = [position for position in positions if position is not None]
+            if len(given) == len(positions):
+                yield Holes(places, given)
+                places = [place + LENGTH_BYTES + NUMBER_BYTES for place in places]
+                continue
             pairs = [(place, position) for place, position in zip(places, positions, strict=True)]
-            yield Holes(
-                [place for place, position in pairs if position is not None],
-                [position for position in positions if position is not None],
-            )
+            yield Holes([place for place, position in pairs if position is not None], given)
             places = [place + LENGTH_BYTES + (0 if position is None else NUMBER_BYTES) for place, position in pairs]
 
 

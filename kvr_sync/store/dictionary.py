@@ -71,8 +71,25 @@ class Dictionary(Generic[K]):
 
 def key_digest(namespace: str, collection: str, key: bytes) -> bytes:
     """SHA-256 over the three parts of a key, each with its length (32 bytes): no two keys share it."""
-    space, part = namespace.encode("utf-8", "surrogatepass"), collection.encode("utf-8", "surrogatepass")
-    return sha256(_LENGTH(len(space)) + space + _LENGTH(len(part)) + part + _LENGTH(len(key)) + key).digest()
+    return sha256(_digest_start(namespace, collection) + _LENGTH(len(key)) + key).digest()
+
+
+def key_digests(keys: Iterable[LedgerKey]) -> list[bytes]:
+    """`key_digest` of each of many keys, most of which share their namespace and collection."""
+    starts: dict[tuple[str, str], bytes] = {}
+    digests = []
+    for namespace, collection, key in keys:
+        start = starts.get((namespace, collection))
+        if start is None:
+            start = starts[namespace, collection] = _digest_start(namespace, collection)
+        digests.append(sha256(start + _LENGTH(len(key)) + key).digest())
+    return digests
+
+
+def _digest_start(namespace: str, collection: str) -> bytes:
+    """What the digests of all keys of one place begin with."""
+    parts = (namespace.encode("utf-8", "surrogatepass"), collection.encode("utf-8", "surrogatepass"))
+    return b"".join([_LENGTH(len(part)) + part for part in parts])
 
 
 def ledger_key_digest(key: LedgerKey) -> bytes:

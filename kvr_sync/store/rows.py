@@ -23,7 +23,7 @@ from kvr_sync.model import (
     TransactionFacts,
     WriteKind,
 )
-from kvr_sync.store.dictionary import key_digest
+from kvr_sync.store.dictionary import key_digests
 from kvr_sync.store.storable import MAX_SENTENCE_BYTES, storable_function, storable_text
 from network.protocol.transaction import ChaincodeId
 
@@ -332,10 +332,11 @@ class RunBuilder(Generic[S]):
 
     def run(self) -> RunRows[S]:
         """Give what was made; the builder ends with it."""
+        names = {name: storable_text(name) for name in {name for key in self._keys for name in key[:2]}}
         return RunRows(
             [
-                (storable_text(key.namespace), storable_text(key.collection), key.key, key_digest(*key))
-                for key in self._keys
+                (names[namespace], names[collection], key, digest)
+                for (namespace, collection, key), digest in zip(self._keys, key_digests(self._keys), strict=True)
             ],
             [(sha256(creator).digest(), msp_id, creator) for creator, (_, msp_id) in self._names.identities.items()],
             list(self._names.chaincodes),
