@@ -242,8 +242,10 @@ def columns_of(url: str, name: str) -> list[str]:
         row[0]
         for row in query(
             url,
-            "SELECT column_name FROM information_schema.columns"
-            " WHERE table_name = ? AND table_schema = current_schema() ORDER BY ordinal_position",
+            # The tenth part of the time that information_schema takes, and this is asked very often.
+            "SELECT attname FROM pg_attribute WHERE attrelid ="
+            " to_regclass(quote_ident(current_schema()) || '.' || quote_ident(?))"
+            " AND attnum > 0 AND NOT attisdropped ORDER BY attnum",
             [name],
         )
     ]
