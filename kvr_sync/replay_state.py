@@ -174,9 +174,11 @@ class StateReplay:
 
 
 def _needs_merge(written: Sequence[Write]) -> bool:
+    if len(written) == 1:  # nearly every transaction
+        return written[0].kind in _METADATA_KINDS
     if any(write.kind in _METADATA_KINDS for write in written):
         return True
-    return len(written) > 1 and len({write.key for write in written}) != len(written)
+    return len({write.key for write in written}) != len(written)
 
 
 def _carrier(key_writes: Sequence[Write], effect: Effect) -> Write:

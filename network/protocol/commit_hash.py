@@ -8,6 +8,7 @@ Rules: `core/ledger/kvledger/kv_ledger.go` (addBlockCommitHash),
 from collections.abc import Mapping
 from functools import lru_cache
 from hashlib import sha256
+from operator import itemgetter
 from typing import TypeVar
 
 from network.protocol.read_write_set import Version
@@ -17,6 +18,9 @@ StateKey = tuple[str, str, bytes]
 """Namespace, collection ("" for public state), key bytes (in a collection: the 32 bytes of the key's hash)."""
 
 K = TypeVar("K", bound=StateKey)
+
+
+_BY_KEY = itemgetter(0)
 
 
 def version_bytes(version: Version) -> bytes:
@@ -39,9 +43,7 @@ def encode_updates(updates: Mapping[K, tuple[bytes | None, Version]]) -> bytes:
     entries: list[bytes] = []
     previous_namespace, previous_collection = "", ""
     versions: dict[Version, bytes] = {}
-    for state_key in sorted(updates):
-        namespace, collection, key = state_key
-        value, version = updates[state_key]
+    for (namespace, collection, key), (value, version) in sorted(updates.items(), key=_BY_KEY):
         if not namespace:
             continue
         names = b""
