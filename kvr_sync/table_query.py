@@ -18,6 +18,7 @@ from kvr_sync.mapping.quarantine import UnfitValueError
 from kvr_sync.mapping.schema_check import suggestion
 from kvr_sync.store.encoding import DatabaseKind, encoding_for
 from kvr_sync.store.mapped_table import FACT_COLUMNS, MappedTable, standing
+from kvr_sync.store.rows import Encoder
 from kvr_sync.store.schema import TEXT, LedgerTables
 from kvr_sync.store.status import recorded_mapping, stored_checkpoint
 
@@ -144,9 +145,9 @@ def _wanted_value(definition: TableMapping, name: str, text: str, dialect: str) 
     return value
 
 
-def _sqlite_encoder(definition: TableMapping, column: ColumnMapping) -> Any:  # noqa: ANN401  an encoder, or None
+def _sqlite_encoder(definition: TableMapping, column: ColumnMapping) -> Encoder | None:
     encoding = encoding_for(DatabaseKind.SQLITE, TableMappings("query", (definition,)))
-    return encoding.tables[0].columns[definition.columns.index(column)]
+    return dict(encoding.tables[0].columns.encoders).get(definition.columns.index(column))
 
 
 _FROM_SQLITE: dict[ColumnType, Any] = {
