@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from typing import Final
 
+from apscheduler.executors.pool import ThreadPoolExecutor
 from apscheduler.schedulers.background import BackgroundScheduler
 from apscheduler.triggers.interval import IntervalTrigger
 
@@ -74,12 +75,19 @@ class DueJobs:
         call_when_due(sink, "private_data", RECONCILIATION_SECONDS, work)
 
 
+def job_scheduler(*, threads: int) -> BackgroundScheduler:
+    """Give a scheduler, not started: no job of it runs twice at once, and missed runs are made up by one."""
+    return BackgroundScheduler(
+        daemon=True,
+        executors={"default": ThreadPoolExecutor(threads)},
+        job_defaults={"coalesce": True, "max_instances": 1, "misfire_grace_time": None},
+    )
+
+
 @contextmanager
 def done_when_due(work: Callable[[], None], *, seconds: float = DUE_SECONDS) -> Iterator[None]:
     """Call `work` every so many seconds in a thread, never twice at once, while the block runs."""
-    scheduler = BackgroundScheduler(
-        daemon=True, job_defaults={"coalesce": True, "max_instances": 1, "misfire_grace_time": None}
-    )
+    scheduler = job_scheduler(threads=1)
     scheduler.add_job(work, IntervalTrigger(seconds=seconds))
     scheduler.start()
     try:

@@ -11,11 +11,9 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from queue import SimpleQueue
 
-from apscheduler.executors.pool import ThreadPoolExecutor
-from apscheduler.schedulers.background import BackgroundScheduler
 from apscheduler.triggers.interval import IntervalTrigger
 
-from kvr_sync.due_jobs import DUE_SECONDS, KEPT_RUNS, DueJobs
+from kvr_sync.due_jobs import DUE_SECONDS, KEPT_RUNS, DueJobs, job_scheduler
 from kvr_sync.errors import KvrSyncError, SourceUnavailableError
 from kvr_sync.jobs import SyncSettings, source_name, sync_once
 from kvr_sync.observation import Observer
@@ -63,11 +61,7 @@ class SyncService:
 
         Raises the error that ended a channel, the first of them; returns when it was stopped before.
         """
-        scheduler = BackgroundScheduler(
-            daemon=True,
-            executors={"default": ThreadPoolExecutor(3 * len(self._runners))},
-            job_defaults={"coalesce": True, "max_instances": 1, "misfire_grace_time": None},
-        )
+        scheduler = job_scheduler(threads=3 * len(self._runners))
         now = self._clock()
         for runner in self._runners:
             every = IntervalTrigger(seconds=runner.channel.every_seconds)

@@ -12,13 +12,11 @@ from sqlalchemy import ColumnElement, Connection, MetaData, Select, cast, func, 
 
 from kvr_sync.errors import ConfigurationError, TablesBehindError
 from kvr_sync.mapping.conversion import text_converter
-from kvr_sync.mapping.definition import ColumnMapping, ColumnType, TableMapping
-from kvr_sync.mapping.definition import Mapping as TableMappings
+from kvr_sync.mapping.definition import ColumnType, TableMapping
 from kvr_sync.mapping.quarantine import UnfitValueError
 from kvr_sync.mapping.schema_check import suggestion
-from kvr_sync.store.encoding import DatabaseKind, encoding_for
+from kvr_sync.store.encoding import DatabaseKind, encoder_for
 from kvr_sync.store.mapped_table import FACT_COLUMNS, MappedTable, standing
-from kvr_sync.store.rows import Encoder
 from kvr_sync.store.schema import TEXT, LedgerTables
 from kvr_sync.store.status import recorded_mapping, stored_checkpoint
 
@@ -140,14 +138,9 @@ def _wanted_value(definition: TableMapping, name: str, text: str, dialect: str) 
     except UnfitValueError as error:
         raise ConfigurationError(f"column {name}: {error.detail}") from None
     if dialect == "sqlite":
-        encoder = _sqlite_encoder(definition, column)
+        encoder = encoder_for(DatabaseKind.SQLITE, column)
         return value if encoder is None else encoder(value)
     return value
-
-
-def _sqlite_encoder(definition: TableMapping, column: ColumnMapping) -> Encoder | None:
-    encoding = encoding_for(DatabaseKind.SQLITE, TableMappings("query", (definition,)))
-    return dict(encoding.tables[0].columns.encoders).get(definition.columns.index(column))
 
 
 _FROM_SQLITE: dict[ColumnType, Any] = {

@@ -6,7 +6,7 @@ Form: `src/backend/utils/adt/arrayfuncs.c`, array_recv: the number of dimensions
 the elements, for the one dimension its size and lower bound, and each element with its length before it.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from struct import Struct
 from typing import Any, Final
 
@@ -18,6 +18,7 @@ from psycopg.pq import Format
 _INT8: Final = adapters.types["int8"]
 _BYTEA: Final = adapters.types["bytea"]
 _HEADER: Final = Struct(">iiIii").pack
+_NO_ELEMENTS: Final = Struct(">iiI").pack
 _LENGTH: Final = Struct(">i").pack
 _NUMBER: Final = Struct(">q")
 
@@ -26,7 +27,7 @@ class NumberArray:
     """A `bigint[]`."""
 
     def __init__(self, numbers: Sequence[int]) -> None:
-        self.content: bytes = _array(_INT8.oid, len(numbers), _NUMBER.size, list(map(_NUMBER.pack, numbers)))
+        self.content: bytes = _array(_INT8.oid, len(numbers), _NUMBER.size, map(_NUMBER.pack, numbers))
 
 
 class DigestArray:
@@ -62,8 +63,8 @@ def register(connection: "psycopg.Connection[Any]") -> None:
     connection.adapters.register_dumper(DigestArray, _DigestArrayDumper)
 
 
-def _array(element_type: int, count: int, size: int, elements: Sequence[bytes]) -> bytes:
+def _array(element_type: int, count: int, size: int, elements: Iterable[bytes]) -> bytes:
     if not count:
-        return Struct(">iiI").pack(0, 0, element_type)
+        return _NO_ELEMENTS(0, 0, element_type)
     length = _LENGTH(size)
     return b"".join((_HEADER(1, 0, element_type, count, 1), length, length.join(elements)))

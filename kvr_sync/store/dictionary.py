@@ -6,8 +6,6 @@ from hashlib import sha256
 from struct import Struct
 from typing import Generic, NamedTuple, TypeVar
 
-from kvr_sync.model import LedgerKey
-
 CACHED_KEYS = 200_000
 """Keys whose number is remembered; about 200 bytes each."""
 
@@ -71,27 +69,17 @@ class Dictionary(Generic[K]):
 
 def key_digest(namespace: str, collection: str, key: bytes) -> bytes:
     """SHA-256 over the three parts of a key, each with its length (32 bytes): no two keys share it."""
-    return sha256(_digest_start(namespace, collection) + _LENGTH(len(key)) + key).digest()
+    return key_digests([(namespace, collection, key)])[0]
 
 
-def key_digests(keys: Iterable[LedgerKey]) -> list[bytes]:
-    """`key_digest` of each of many keys, most of which share their namespace and collection."""
+def key_digests(keys: Iterable[tuple[str, str, bytes]]) -> list[bytes]:
+    """`key_digest` of each of many keys; most share what their digests begin with, namespace and collection."""
     starts: dict[tuple[str, str], bytes] = {}
     digests = []
     for namespace, collection, key in keys:
         start = starts.get((namespace, collection))
         if start is None:
-            start = starts[namespace, collection] = _digest_start(namespace, collection)
+            parts = [part.encode("utf-8", "surrogatepass") for part in (namespace, collection)]
+            start = starts[namespace, collection] = b"".join([_LENGTH(len(part)) + part for part in parts])
         digests.append(sha256(start + _LENGTH(len(key)) + key).digest())
     return digests
-
-
-def _digest_start(namespace: str, collection: str) -> bytes:
-    """What the digests of all keys of one place begin with."""
-    parts = (namespace.encode("utf-8", "surrogatepass"), collection.encode("utf-8", "surrogatepass"))
-    return b"".join([_LENGTH(len(part)) + part for part in parts])
-
-
-def ledger_key_digest(key: LedgerKey) -> bytes:
-    """`key_digest` of a key."""
-    return key_digest(key.namespace, key.collection, key.key)

@@ -33,7 +33,7 @@ class DatabaseKind(StrEnum):
 
 def encoding_for(kind: DatabaseKind, mapping: TableMappings) -> Encoding:
     """Give the encoding of a mapping's tables for a kind of database."""
-    encoders = _sqlite_encoders() if kind is DatabaseKind.SQLITE else _postgresql_encoders()
+    encoders = _encoders(kind)
     return Encoding(
         encoders[ColumnType.TIMESTAMP],
         tuple(
@@ -45,6 +45,15 @@ def encoding_for(kind: DatabaseKind, mapping: TableMappings) -> Encoding:
             for table in mapping.tables
         ),
     )
+
+
+def encoder_for(kind: DatabaseKind, column: ColumnMapping) -> Encoder | None:
+    """Give the encoder of one column's values; None: they are taken as they are."""
+    return _encoders(kind).get(column.type)
+
+
+def _encoders(kind: DatabaseKind) -> Mapping[ColumnType, Encoder]:
+    return _sqlite_encoders() if kind is DatabaseKind.SQLITE else _postgresql_encoders()
 
 
 def _columns(encoders: Mapping[ColumnType, Encoder], columns: Sequence[ColumnMapping]) -> ColumnEncoding:

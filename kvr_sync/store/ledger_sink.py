@@ -42,7 +42,7 @@ from kvr_sync.model import (
 from kvr_sync.store.change_feed import ChangeKind, number_changes
 from kvr_sync.store.database import READING, Database
 from kvr_sync.store.database_error import DRIVER_ERRORS, driver_errors
-from kvr_sync.store.dictionary import CACHED_KEYS, CACHED_NAMES, Dictionary, ledger_key_digest
+from kvr_sync.store.dictionary import CACHED_KEYS, CACHED_NAMES, Dictionary, key_digest
 from kvr_sync.store.encoding import DatabaseKind, encoding_for, stored_time
 from kvr_sync.store.erasure import Erasure
 from kvr_sync.store.late_values import LONGEST_PAUSE, LateArrival, LateCounts, note_asked, read_missing
@@ -378,7 +378,7 @@ class LedgerSink(ABC):
         public: dict[bytes, LedgerKey] = {}
         private: dict[bytes, LedgerKey] = {}
         for key in keys:
-            (private if key.collection else public)[ledger_key_digest(key)] = key
+            (private if key.collection else public)[key_digest(*key)] = key
         values: dict[LedgerKey, StateValue] = {}
         with self._transaction(reading=True) as connection:
             for wanted, history in ((public, self.tables.key_history), (private, self.tables.private_hash)):
