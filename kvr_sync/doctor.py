@@ -23,7 +23,7 @@ from kvr_sync.store.ledger_sink import Clock, utc_now
 from kvr_sync.store.mapped_table import VERSION_COLUMNS, MappedTable, mapped_tables, standing
 from kvr_sync.store.migration import NEWEST_REVISION, stored_revision
 from kvr_sync.store.opening import check_position
-from kvr_sync.store.status import is_mapping_unfinished, read_status, recorded_mapping
+from kvr_sync.store.status import is_mapping_unfinished, read_status, recorded_mappings
 
 Verdict = Literal["ok", "warn", "fail"]
 
@@ -109,12 +109,18 @@ def _tables(synced: SyncedTables, clock: Clock) -> Iterator[Finding]:
         what = f"tables at revision {revision}, this version makes {newest}"
         yield Finding("schema", "fail", what, "run `kvr sync migrate` as the owner, or use the version that made them")
         return
-    mapping = recorded_mapping(synced.connection, synced.tables, synced.place)
-    examination = _Examination(synced, mapped_tables(mapping, synced.tables), clock)
+    recorded = recorded_mappings(synced.connection, synced.tables, synced.place)
+    examination = _Examination(synced, mapped_tables(recorded.combined, synced.tables), clock)
     if is_mapping_unfinished(synced.connection, synced.tables):
         advice = "run `kvr sync apply` with the same mapping; until then no engine writes"
         yield Finding("mapping", "fail", "the newest mapping is recorded and its tables are not filled", advice)
         return
+    building = recorded.building
+    if building is not None:
+        mapped_tables(building.qualified, synced.tables)  # ours, though nobody keeps them up yet
+        number = building.api_version
+        advice = f"if no `kvr sync apply` runs, run it again with the same mapping, or `kvr sync retire {number}`"
+        yield Finding("mapping", "warn", f"version {number} of the API is being filled, or that broke off", advice)
     difference = first_difference(synced.connection, synced.tables.metadata)
     if difference is not None:
         advice = "undo what was changed by hand, or restore a backup"
@@ -256,13 +262,12 @@ def _roles(examination: _Examination) -> Finding:
     connection = examination.connection
     if connection.dialect.name == "sqlite":
         return Finding("roles", "ok", "an SQLite file: who may read the file may read everything in it")
-    schema = examination.synced.tables.metadata.schema
+    schemas = sorted({str(table.schema) for table in examination.synced.tables.metadata.tables.values()})
     open_to_all = (
-        "SELECT relname FROM pg_class c, LATERAL aclexplode(c.relacl) a WHERE a.grantee = 0"
-        " AND c.relnamespace = CAST(:schema AS regnamespace) ORDER BY relname LIMIT 1"
+        "SELECT relname FROM pg_class c, LATERAL aclexplode(c.relacl) a, pg_namespace n WHERE a.grantee = 0"
+        " AND n.oid = c.relnamespace AND n.nspname = ANY(:schemas) ORDER BY relname LIMIT 1"
     )
-    quoted = connection.dialect.identifier_preparer.quote_schema(schema or "")
-    name = connection.scalar(text(open_to_all), {"schema": quoted})
+    name = connection.scalar(text(open_to_all), {"schemas": schemas})
     if name is not None:
         return Finding("roles", "warn", f"everybody who can connect may use {name}", "run `kvr sync roles`")
     return Finding("roles", "ok", "no right is given to everybody")

@@ -53,7 +53,7 @@ from kvr_sync.reference_check import check_references
 from kvr_sync.source.block_file import open_block_file
 from kvr_sync.source.peer_source import PeerSettings
 from kvr_sync.store.opening import open_store, recorded_member
-from kvr_sync.table_commands import apply, plan, rebuild, release
+from kvr_sync.table_commands import apply, plan, rebuild, release, retire
 from kvr_sync.table_query import MAX_PAGE_SIZE
 from network.protocol.validation_code import reason
 
@@ -438,6 +438,7 @@ quarantine_group.command()(release)
 sync.command()(rebuild)
 sync.command()(plan)
 sync.command()(apply)
+sync.command()(retire)
 
 
 @quarantine_group.command("list")
@@ -619,7 +620,7 @@ def roles(  # noqa: PLR0913, PLR0917  # one parameter per option
     with errors_reported(as_json=False):
         names = RoleNames(writer, reader, auditor, private_reader)
         is_production = environment == "production"
-        operation = None if sql else asked_operation("roles", why, is_production=is_production, detail=names._asdict())
+        operation = None if sql else asked_operation("roles", why, is_production=is_production)
         statements = grant_rights(database, channel, names, operation)
         if sql:
             typer.echo("BEGIN;\n" + "".join(f"{statement};\n" for statement in statements) + "COMMIT;")

@@ -1,13 +1,15 @@
-"""`kvr sync plan` and `kvr sync apply`: a new mapping for tables that are filled, where they stand.
+"""`kvr sync plan` and `kvr sync apply`: a new mapping for tables that are filled.
 
-Applying has three steps. First every stored value is mapped, and nothing begins where one that has a row would lose
-it. Then the tables get their columns, empty as yet, and the new mapping is recorded as not filled: in one transaction
-that waits for readers a tenth of a second at the most, and is tried again. Last, under the fence of the checkpoint and
-in one transaction, everything that comes out differently is made again. What breaks off is finished by applying the
-same mapping again; until then no engine writes.
+What adds is done where the tables stand. For anything else the mapping gets tables of its own, of a new version of the
+API, beside the old ones (`kvr_sync.mapping_build`), which are kept up until they are retired.
+
+Where the tables stand, applying has three steps. First every stored value is mapped, and nothing begins where one that
+has a row would lose it. Then the tables get their columns, empty as yet, and the new mapping is recorded as not filled:
+in one transaction that waits for readers a tenth of a second at the most, and is tried again. Last, under the fence of
+the checkpoint and in one transaction, everything that comes out differently is made again. What breaks off is finished
+by applying the same mapping again; until then no engine writes.
 """
 
-import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import closing
@@ -16,49 +18,64 @@ from typing import Any, NamedTuple
 from sqlalchemy import Connection, or_, select, tuple_, update
 from sqlalchemy.schema import CreateIndex
 
-from kvr_sync.errors import ConfigurationError, SinkUnavailableError
+from kvr_sync.errors import ConfigurationError
+from kvr_sync.mapping.api_version import FIRST_API, qualify
 from kvr_sync.mapping.comparison import TableChange, compare_mappings
 from kvr_sync.mapping.definition import Mapping, to_json
 from kvr_sync.mapping.validation import from_json
+from kvr_sync.mapping_build import fill_beside
 from kvr_sync.quarantine_report import count_quarantine
 from kvr_sync.read import SyncedTables, open_tables
 from kvr_sync.store.database import Database, open_database
-from kvr_sync.store.database_error import driver_errors
 from kvr_sync.store.encoding import DatabaseKind, encoding_for
 from kvr_sync.store.ledger_layer import LayerPart, LedgerLayer
 from kvr_sync.store.ledger_sink import LOOKUP_SIZE, Store, chunks
 from kvr_sync.store.mapped_layer import KEPT_CLOSINGS, MappedLayer, Mended, Report
 from kvr_sync.store.mapped_table import mapped_tables
-from kvr_sync.store.mapping_ddl import Dependent, SchemaStep, dependents, missing_indexes, schema_step
-from kvr_sync.store.migration import refuse_without_ddl
+from kvr_sync.store.mapping_ddl import (
+    Dependent,
+    SchemaStep,
+    beside_step,
+    dependents,
+    missing_indexes,
+    schema_step,
+)
+from kvr_sync.store.migration import refuse_without_ddl, refuse_without_schema
 from kvr_sync.store.opening import check_collations, sink_for
 from kvr_sync.store.operation_log import Operation, append_operation
+from kvr_sync.store.roles import grant_on_new_tables
 from kvr_sync.store.schema import LedgerTables, ledger_tables
+from kvr_sync.store.schema_change import LOCK_MILLISECONDS, PATIENCE, Patience, change_tables, run_step
+from kvr_sync.store.sink import Hook, no_hook
 from kvr_sync.store.status import (
-    NO_MAPPING,
+    BUILDING,
+    UNFINISHED,
+    RecordedMapping,
+    RecordedMappings,
     is_mapping_unfinished,
-    mapping_version,
     recorded_mapping,
+    recorded_mappings,
 )
-
-LOCK_MILLISECONDS = 50
-"""Longest wait for one lock: for as long readers that come later wait behind us."""
-LOCKING_MILLISECONDS = 100
-"""Longest wait for all locks of a statement."""
-WAIT_SECONDS = 300.0
-"""How long a moment is looked for when nobody reads the tables."""
-PAUSE_SECONDS = 0.5
 
 
 class MappingPlan(NamedTuple):
-    """What a new mapping asks for. `is_unfinished`: it is recorded already, and only has to be filled."""
+    """What a new mapping asks for. `is_unfinished`: it is recorded already, and only has to be filled.
+
+    `new`: what is recorded of it. `is_beside`: it gets tables of its own, beside those that it is compared with.
+    """
 
     channel: str
-    version: int
+    new: RecordedMapping
     changes: tuple[TableChange, ...]
     step: SchemaStep
     dependents: list[Dependent]
     is_unfinished: bool
+    is_beside: bool
+
+    @property
+    def version(self) -> int:
+        """Version of the mapping, once it is recorded."""
+        return self.new.version
 
     @property
     def obstacles(self) -> list[str]:
@@ -76,43 +93,77 @@ class AppliedMapping(NamedTuple):
     tables: list[Mended]
     new_tables: list[str]
     quarantined: int
+    api_version: int = FIRST_API
+    is_beside: bool = False
 
 
-def plan_mapping(synced: SyncedTables, mapping: Mapping) -> MappingPlan:
-    """Compare the recorded mapping with a new one; nothing is changed.
+def plan_mapping(synced: SyncedTables, mapping: Mapping, *, beside: bool = False) -> MappingPlan:
+    """Compare the newest recorded mapping with a new one; nothing is changed.
 
-    Raises ConfigurationError where there are no mapped tables, or another mapping waits to be filled.
+    `beside`: it is to have tables of its own even where the others could take it. Raises ConfigurationError where there
+    are no mapped tables, or another mapping waits to be filled.
     """
-    return _plan(synced.connection, synced.tables.metadata.schema, synced.channel, synced.place, mapping)
+    schema = synced.tables.metadata.schema
+    return _plan(synced.connection, schema, synced.channel, synced.place, mapping, beside=beside)
 
 
-def _plan(connection: Connection, schema: str | None, channel: str, place: str, mapping: Mapping) -> MappingPlan:
+def _plan(
+    connection: Connection, schema: str | None, channel: str, place: str, mapping: Mapping, *, beside: bool
+) -> MappingPlan:
     tables = ledger_tables(schema)
-    recorded = recorded_mapping(connection, tables, place)
-    if recorded is NO_MAPPING:
+    recorded = recorded_mappings(connection, tables, place)
+    if not recorded.in_force:
         raise ConfigurationError(f"{place}: channel {channel} has no mapped tables; give the mapping at the first run")
-    version = mapping_version(connection, tables)
-    is_same = to_json(recorded) == to_json(mapping)
+    if recorded.building is not None:
+        return _plan_of_building(recorded, recorded.building, channel, place, mapping)
+    same = next((one for one in recorded.in_force if to_json(one.mapping) == to_json(mapping)), None)
     if is_mapping_unfinished(connection, tables):
-        if not is_same:
+        if same is None or same.applied_at_block != UNFINISHED:
             raise ConfigurationError(f"{place}: another mapping is being applied, or broke off; finish that one first")
-        before = _mapping_before(connection, tables, place)
-        changes = compare_mappings(before, mapping)
-        indexes = [str(CreateIndex(index)) for index in missing_indexes(connection, mapped_tables(mapping, tables))]
-        return MappingPlan(channel, version, changes, SchemaStep([], [], [], indexes), [], is_unfinished=True)
-    changes = compare_mappings(recorded, mapping)
+        before = qualify(_mapping_before(connection, tables, same, place), same.api_version)
+        changes = compare_mappings(before, same.qualified)
+        made = mapped_tables(same.qualified, tables)
+        indexes = [str(CreateIndex(index)) for index in missing_indexes(connection, made)]
+        step = SchemaStep([], [], [], indexes)
+        return MappingPlan(channel, same, changes, step, [], is_unfinished=True, is_beside=False)
+    old = recorded.in_force[-1] if same is None else same
+    changes = compare_mappings(old.qualified, qualify(mapping, old.api_version))
+    is_beside = same is None and (beside or any(change.obstacles for change in changes))
     step = SchemaStep([], [], [], [])
-    if not is_same and not any(change.obstacles for change in changes):
-        step = schema_step(connection, tables, changes, mapping, version + 1)
-    touched = [part.name for change in changes if change.verdict != "nothing" for part in change.parts]
-    views = dependents(connection, schema, touched)
-    return MappingPlan(channel, version + (not is_same), changes, step, views, is_unfinished=False)
+    if same is not None:
+        new = same
+    elif is_beside:
+        new = RecordedMapping(recorded.newest_version + 1, recorded.newest_api + 1, BUILDING, mapping)
+        for one in recorded.in_force:  # so that a name that two would have is found
+            mapped_tables(one.qualified, tables)
+        step = beside_step(connection, tables, new)
+    else:
+        new = RecordedMapping(recorded.newest_version + 1, old.api_version, UNFINISHED, mapping)
+        step = schema_step(connection, tables, changes, new)
+    touched = {part.name for change in changes if change.verdict != "nothing" for part in change.parts}
+    views = dependents(connection, mapped_tables(old.qualified, ledger_tables(schema)), touched)
+    return MappingPlan(channel, new, changes, step, views, is_unfinished=False, is_beside=is_beside)
 
 
-def _mapping_before(connection: Connection, tables: LedgerTables, place: str) -> Mapping:
-    """Give the newest mapping but one."""
-    version = tables.mapping.c.version
-    content = connection.scalar(select(tables.mapping.c.content).order_by(version.desc()).limit(1).offset(1))
+def _plan_of_building(
+    recorded: RecordedMappings, building: RecordedMapping, channel: str, place: str, mapping: Mapping
+) -> MappingPlan:
+    if to_json(building.mapping) != to_json(mapping):
+        raise ConfigurationError(
+            f"{place}: another mapping is being built beside the others, or broke off: finish that one first, or take"
+            f" it back with `kvr sync retire {building.api_version}`"
+        )
+    old = recorded.in_force[-1]
+    changes = compare_mappings(old.qualified, qualify(mapping, old.api_version))
+    step = SchemaStep([], [], [], [])
+    return MappingPlan(channel, building, changes, step, [], is_unfinished=True, is_beside=True)
+
+
+def _mapping_before(connection: Connection, tables: LedgerTables, newest: RecordedMapping, place: str) -> Mapping:
+    """Give the mapping that a newer one of the same version of the API follows."""
+    table = tables.mapping
+    before = (table.c.api_version == newest.api_version) & (table.c.version < newest.version)
+    content = connection.scalar(select(table.c.content).where(before).order_by(table.c.version.desc()).limit(1))
     return from_json(str(content), f"{place}: the mapping before")
 
 
@@ -122,46 +173,42 @@ def apply_mapping(  # noqa: PLR0913  one parameter per option of the command
     mapping: Mapping,
     operation: Operation,
     *,
+    beside: bool = False,
     report: Report = lambda _done, _all: None,
-    wait_seconds: float = WAIT_SECONDS,
-    clock: Callable[[], float] = time.monotonic,
-    sleep: Callable[[float], None] = time.sleep,  # noqa: TID251  the sleeper that is handed in by default
+    patience: Patience = PATIENCE,
     on_step: Callable[[str], None] = lambda _: None,
+    hook: Hook = no_hook,
 ) -> AppliedMapping:
-    """Give filled tables a new mapping, as far as that can be done where they stand; by the owner of the tables.
+    """Give filled tables a new mapping: where they stand, or by tables of its own beside them; by their owner.
 
-    `on_step` is told "checked", "changed" and "filled" as each step is done. Raises ConfigurationError: what cannot be
-    done in place, by name; values that would lose their rows; no mapped tables. SinkUnavailableError (retryable):
-    there was no moment without a long reader in `wait_seconds`; nothing was changed.
+    `on_step` is told "checked", "changed" and "filled" as each step is done, and "building" after each part of tables
+    beside others. Raises ConfigurationError: values that would lose their rows where they stand; no mapped tables.
+    SinkUnavailableError (retryable): there was no moment without a long reader; nothing was changed.
     """
     with open_tables(url, channel) as synced:
-        plan = plan_mapping(synced, mapping)
-        _refuse_obstacles(plan, synced.place)
+        plan = plan_mapping(synced, mapping, beside=beside)
         if not plan.is_unfinished:
             if not plan.step.first:
-                return AppliedMapping(plan.channel, plan.version, False, None, [], [], 0)  # noqa: FBT003
-            _refuse_losses(synced, plan, mapping)
+                return AppliedMapping(plan.channel, plan.version, False, None, [], [], 0, plan.new.api_version)  # noqa: FBT003
+            if not plan.is_beside:
+                _refuse_losses(synced, plan)
     on_step("checked")
     database = open_database(url, plan.channel)
     database.check(create=False)
     if not plan.is_unfinished:
-        _change_tables(database, plan, mapping, clock() + wait_seconds, clock, sleep)
+        change_tables(database, lambda connection: _change(connection, database, plan), plan.step.locked, patience)
     on_step("changed")
-    applied = _fill(database, plan, mapping, operation, report)
+    if plan.is_beside:
+        applied = _fill_beside(database, plan, operation, report, on_step, hook)
+    else:
+        applied = _fill(database, plan, operation, report, hook)
     on_step("filled")
     return applied
 
 
-def _refuse_obstacles(plan: MappingPlan, place: str) -> None:
-    if plan.obstacles:
-        raise ConfigurationError(
-            f"{place}: this mapping cannot be applied to the tables where they stand: {'; '.join(plan.obstacles)}."
-            " It takes tables of their own: for now another database, filled by `kvr sync replay` from an archive"
-        )
-
-
-def _refuse_losses(synced: SyncedTables, plan: MappingPlan, mapping: Mapping) -> None:
+def _refuse_losses(synced: SyncedTables, plan: MappingPlan) -> None:
     """Map every value of the tables that are made again, and refuse where one that has a row would not fit any more."""
+    mapping = plan.new.qualified
     before = {table.name for table in recorded_mapping(synced.connection, synced.tables, synced.place).tables}
     chosen = [number for number in _made_again(plan, mapping) if mapping.tables[number].name in before]
     if not chosen:
@@ -173,7 +220,10 @@ def _refuse_losses(synced: SyncedTables, plan: MappingPlan, mapping: Mapping) ->
         lost.update(_lost(synced, part))
     if lost:
         told = ", ".join(f"{count:,} of table {table} ({why})" for (table, why), count in sorted(lost.items()))
-        raise ConfigurationError(f"{synced.place}: values that have rows would not fit this mapping: {told}")
+        raise ConfigurationError(
+            f"{synced.place}: values that have rows would not fit this mapping: {told}."
+            " With --beside it gets tables of its own, and they keep theirs"
+        )
 
 
 def _lost(synced: SyncedTables, part: LayerPart) -> Iterator[tuple[str, str]]:
@@ -196,59 +246,54 @@ def _made_again(plan: MappingPlan, mapping: Mapping) -> list[int]:
     return [number for number, table in enumerate(mapping.tables) if table.name in wanted]
 
 
-def _change_tables(
-    database: Database,
-    plan: MappingPlan,
-    mapping: Mapping,
-    deadline: float,
-    clock: Callable[[], float],
-    sleep: Callable[[float], None],
-) -> None:
-    """Run the quick statements as soon as nobody is in the way."""
-    while True:
-        try:
-            with driver_errors(database.place), database.engine.begin() as connection:
-                _change_once(connection, database, plan, mapping)
-        except SinkUnavailableError as error:
-            if clock() >= deadline:
-                names = ", ".join(plan.step.locked)
-                raise SinkUnavailableError(f"{error}; waited in vain for a moment without readers of {names}") from None
-            sleep(PAUSE_SECONDS)
-        else:
-            return
-
-
-def _change_once(connection: Connection, database: Database, plan: MappingPlan, mapping: Mapping) -> None:
-    if connection.dialect.name == "postgresql":
-        connection.exec_driver_sql(f"SET LOCAL lock_timeout = '{LOCK_MILLISECONDS}ms'")
-    database.lock_for_migration(connection)
+def _change(connection: Connection, database: Database, plan: MappingPlan) -> None:
     # Planned again: another one may have been quicker.
-    again = _plan(connection, database.schema, plan.channel, database.place, mapping)
-    if again.version != plan.version or again.is_unfinished:
+    mapping = plan.new.mapping
+    again = _plan(connection, database.schema, plan.channel, database.place, mapping, beside=plan.is_beside)
+    if (again.version, again.is_beside) != (plan.version, plan.is_beside) or again.is_unfinished:
         raise ConfigurationError(f"{database.place}: another mapping was applied meanwhile; plan again")
     what = "changed for the mapping"
     refuse_without_ddl(connection, database.schema, place=database.place, what=what, command="apply")
     check_collations(connection, database, mapping)
-    as_it_stands = {"no_parameters": True}  # a percent sign is one
-    for statement in again.step.first:
-        connection.exec_driver_sql(statement, execution_options=as_it_stands)
-    if again.step.locked:
-        connection.exec_driver_sql(f"SET LOCAL statement_timeout = '{LOCKING_MILLISECONDS}ms'")
-        connection.exec_driver_sql(f"LOCK TABLE {', '.join(again.step.locked)} IN ACCESS EXCLUSIVE MODE")
-        # From here on readers wait: all at once.
-        connection.exec_driver_sql("; ".join(again.step.under_locks), execution_options=as_it_stands)
-    else:
-        for statement in again.step.under_locks:
-            connection.exec_driver_sql(statement, execution_options=as_it_stands)
+    if again.is_beside:
+        refuse_without_schema(connection, again.new.schema(database.schema), place=database.place)
+    run_step(connection, again.step)
+    if again.is_beside:
+        grant_on_new_tables(connection, database, again.new)
 
 
-def _fill(
-    database: Database, plan: MappingPlan, mapping: Mapping, operation: Operation, report: Report
+def _fill_beside(
+    database: Database,
+    plan: MappingPlan,
+    operation: Operation,
+    report: Report,
+    on_step: Callable[[str], None],
+    hook: Hook,
 ) -> AppliedMapping:
+    new = plan.new
+    built = fill_beside(
+        database, plan.channel, new, operation, report=report, on_part=lambda: on_step("building"), hook=hook
+    )
+    names = [part.name for part in new.qualified.parts()]
+    return AppliedMapping(
+        plan.channel,
+        new.version,
+        is_new=True,
+        block_number=built.block_number,
+        tables=built.tables,
+        new_tables=names,
+        quarantined=built.quarantined,
+        api_version=new.api_version,
+        is_beside=True,
+    )
+
+
+def _fill(database: Database, plan: MappingPlan, operation: Operation, report: Report, hook: Hook) -> AppliedMapping:
     tables = ledger_tables(database.schema)
+    mapping = plan.new.qualified
     mapped = mapped_tables(mapping, tables)
     store = Store(plan.channel, database, tables, mapping, mapped, plan.version)
-    with closing(sink_for(store)) as sink, sink.fenced() as (connection, checkpoint):
+    with closing(sink_for(store, hook=hook)) as sink, sink.fenced() as (connection, checkpoint):
         number = checkpoint.block_number if checkpoint else None
         chosen = _made_again(plan, mapping)
         mended = MappedLayer(sink, connection, number).make_again(chosen, report=report) if chosen else []
@@ -256,11 +301,20 @@ def _fill(
             connection.execute(CreateIndex(index))
         newest = tables.mapping.c.version == plan.version
         connection.execute(update(tables.mapping).where(newest).values(applied_at_block=number or 0))
-        detail = {**operation.detail, "version": plan.version, "digest": mapping.digest}
+        detail = {**operation.detail, "version": plan.version, "digest": plan.new.mapping.digest}
         append_operation(connection, tables, operation._replace(detail=detail), checkpoint)
         quarantined = sum(count_quarantine(connection, tables).values())
     new_tables = [part.name for change in plan.changes for part in change.parts if part.is_new]
-    return AppliedMapping(plan.channel, plan.version, True, number, mended, new_tables, quarantined)  # noqa: FBT003
+    return AppliedMapping(
+        plan.channel,
+        plan.version,
+        is_new=True,
+        block_number=number,
+        tables=mended,
+        new_tables=new_tables,
+        quarantined=quarantined,
+        api_version=plan.new.api_version,
+    )
 
 
 def plan_facts(plan: MappingPlan) -> dict[str, Any]:
@@ -268,6 +322,8 @@ def plan_facts(plan: MappingPlan) -> dict[str, Any]:
     return {
         "channel": plan.channel,
         "version": plan.version,
+        "api_version": plan.new.api_version,
+        "beside": plan.is_beside,
         "unfinished": plan.is_unfinished,
         "tables": [
             {
@@ -288,6 +344,11 @@ def describe_plan(plan: MappingPlan) -> Iterator[str]:
     """Tell a plan in words, with the statements."""
     if plan.is_unfinished:
         yield f"channel {plan.channel}: version {plan.version} of the mapping is recorded; `kvr sync apply` fills it"
+    if plan.is_beside:
+        yield (
+            f"channel {plan.channel}: the mapping gets tables of its own, as version {plan.new.api_version} of the API;"
+            " those there stay, and are kept up, until `kvr sync retire`"
+        )
     for table in plan_facts(plan)["tables"]:
         yield f"{table['table']}: {table['verdict']}"
         yield from (f"  not in place: {obstacle}" for obstacle in table["obstacles"])
@@ -334,10 +395,16 @@ def describe_applied(applied: AppliedMapping) -> Iterator[str]:
     if not applied.is_new:
         yield f"channel {applied.channel}: this is the mapping in force, version {applied.version}; nothing to do"
         return
-    yield f"channel {applied.channel}: version {applied.version} of the mapping is in force"
+    if applied.is_beside:
+        where = "before the first block" if applied.block_number is None else f"at block {applied.block_number}"
+        yield f"channel {applied.channel}: version {applied.api_version} of the API is there, {where}"
+        yield f"  tables {', '.join(applied.new_tables)}"
+        yield "  the older ones are kept up beside them, until `kvr sync retire`"
+    else:
+        yield f"channel {applied.channel}: version {applied.version} of the mapping is in force"
     for one in applied.tables:
         yield f"  {one.table}: made again, {one.changes:,} changes announced"
-    if applied.new_tables:
+    if applied.new_tables and not applied.is_beside:
         yield "who may read and write new tables: kvr sync roles"
     if applied.quarantined:
         yield f"{applied.quarantined:,} values are in quarantine; those that fit now: kvr sync quarantine release"

@@ -1,4 +1,4 @@
-"""The commands that change mapped tables beside following the chain: `rebuild`, `quarantine release`, `apply`."""
+"""The commands that change mapped tables beside following the chain."""
 
 import json
 from pathlib import Path
@@ -72,10 +72,16 @@ def release(  # one parameter per option
             typer.echo(line)
 
 
-def plan(
+Beside = Annotated[
+    bool, typer.Option("--beside", help="As tables of their own, even where those that are there could take it.")
+]
+
+
+def plan(  # one parameter per option
     database: Database,
     mapping: NewMapping,
     channel: Channel = None,
+    beside: Beside = False,
     sql: Annotated[bool, typer.Option("--sql", help="Print the statements alone, as a script.")] = False,
     as_json: Json = False,
 ) -> None:
@@ -85,7 +91,7 @@ def plan(
     with errors_reported(as_json=as_json):
         wanted = read_mapping_file(mapping)
         with open_tables(database, channel) as synced:
-            planned = plan_mapping(synced, wanted)
+            planned = plan_mapping(synced, wanted, beside=beside)
         if sql:
             typer.echo(plan_script(planned))
         elif as_json:
@@ -99,13 +105,16 @@ def apply(  # one parameter per option
     database: Database,
     mapping: NewMapping,
     channel: Channel = None,
+    beside: Beside = False,
     why: Why = None,
     environment: Environment = "development",
     as_json: Json = False,
 ) -> None:
-    """Give filled tables a new mapping where they stand: new tables, columns and indexes, looser rules; for the owner.
+    """Give filled tables a new mapping; for the owner.
 
-    Readers go on, and wait a fifth of a second at the most. Engines begin anew with the recorded mapping.
+    Where the tables stand: new tables, columns and indexes, looser rules. Anything else by tables of its own beside
+    them, as a new version of the API (schema `<schema>_v2`; in SQLite tables `v2_...`), filled while blocks go on
+    arriving; the old ones are kept up until `retire`. Readers wait a fifth of a second at the most. Engines begin anew.
     """
     from kvr_sync.mapping_change import applied_facts, apply_mapping, describe_applied  # noqa: PLC0415
     from kvr_sync.store.operation_log import asked_operation  # noqa: PLC0415
@@ -114,9 +123,35 @@ def apply(  # one parameter per option
         operation = asked_operation("apply", why, is_production=environment == "production")
         wanted = read_mapping_file(mapping)
         with ProgressDisplay("apply") as display:
-            applied = apply_mapping(database, channel, wanted, operation, report=display.share)
+            applied = apply_mapping(database, channel, wanted, operation, beside=beside, report=display.share)
         if as_json:
             typer.echo(json.dumps(applied_facts(applied)))
             return
         for line in describe_applied(applied):
+            typer.echo(line)
+
+
+def retire(  # one parameter per option
+    database: Database,
+    api_version: Annotated[int, typer.Argument(metavar="VERSION", min=1, help="The version of the API: 1, 2 ...")],
+    channel: Channel = None,
+    why: Why = None,
+    environment: Environment = "development",
+    as_json: Json = False,
+) -> None:
+    """Take the tables of one version of the API away, where another one is in force beside it; for the owner.
+
+    An old one whose readers have gone, or a new one that is not wanted, built or half built. Where views of others read
+    the tables, they are named and nothing is done. Engines begin anew.
+    """
+    from kvr_sync.retirement import describe_retired, retire_api, retired_facts  # noqa: PLC0415
+    from kvr_sync.store.operation_log import asked_operation  # noqa: PLC0415
+
+    with errors_reported(as_json=as_json):
+        operation = asked_operation("retire", why, is_production=environment == "production")
+        retired = retire_api(database, channel, api_version, operation)
+        if as_json:
+            typer.echo(json.dumps(retired_facts(retired)))
+            return
+        for line in describe_retired(retired):
             typer.echo(line)

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 from sqlalchemy import Connection, Select, or_, select
 
 from kvr_sync.errors import ConfigurationError
+from kvr_sync.mapping.api_version import find_name
 from kvr_sync.mapping.definition import Mapping
 from kvr_sync.mapping.quarantine import REASONS
 from kvr_sync.model import Checkpoint
@@ -74,7 +75,7 @@ def release_quarantine(
         layer = MappedLayer(sink, connection, checkpoint.block_number if checkpoint else None)
         keys = _quarantined_keys(sink, [sink.mapping.tables[number].name for number in chosen])
         if table is not None and key is not None:
-            entries = explain_quarantine(connection, sink.tables, table, key)
+            entries = explain_quarantine(connection, sink.tables, sink.mapping.tables[chosen[0]].name, key)
             keys = keys.where(sink.tables.quarantine.c.key_id.in_({entry.key_id for entry in entries}))
         mended = []
         if chosen:
@@ -136,6 +137,8 @@ def _chosen(mapping: Mapping, names: Sequence[str], place: str) -> list[int]:
     """Give the places of public tables in the mapping; none named: all of them."""
     known = {table.name: number for number, table in enumerate(mapping.tables) if not table.collections}
     private = {table.name for table in mapping.tables if table.collections}
+    # Of tables that are not there the error speaks below.
+    names = [find_name(name, (*known, *private)) or name for name in names]
     for name in names:
         if name in private:
             raise ConfigurationError(

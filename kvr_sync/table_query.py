@@ -11,6 +11,7 @@ from uuid import UUID
 from sqlalchemy import ColumnElement, Connection, MetaData, Select, cast, func, literal, select
 
 from kvr_sync.errors import ConfigurationError, TablesBehindError
+from kvr_sync.mapping.api_version import find_name
 from kvr_sync.mapping.conversion import text_converter
 from kvr_sync.mapping.definition import ColumnType, TableMapping
 from kvr_sync.mapping.quarantine import UnfitValueError
@@ -31,6 +32,7 @@ _POSITION = "kvr_position_in_pages"
 class TableQuery:
     """Which rows of which table. `table`: its name in the mapping, not that of a child table.
 
+    With `v2.` before it, that of a version of the API; without, the oldest in force that has such a table.
     `wanted`: values by name of a column, or of `external_id`; texts are read as keys are (numbers as in JSON).
     `as_of`: rows as they stood after this block; None: as they stand. `minimum_block`: the tables must reach it.
     `after`: the `external_id` to go on after; pages are sorted by it.
@@ -99,10 +101,11 @@ def _find_table(
     connection: Connection, tables: LedgerTables, name: str, place: str
 ) -> tuple[TableMapping, MappedTable]:
     known = {table.name: table for table in recorded_mapping(connection, tables, place).tables}
-    if name not in known:
+    found = find_name(name, known)
+    if found is None:
         message = f"there is no mapped table {name!r}{suggestion(name, known)}"
         raise ConfigurationError(message + (f"; there are {', '.join(known)}" if known else ""))
-    return known[name], MappedTable(known[name], MetaData(schema=tables.metadata.schema))
+    return known[found], MappedTable(known[found], MetaData(schema=tables.metadata.schema))
 
 
 def _select(definition: TableMapping, mapped: MappedTable, query: TableQuery, dialect: str) -> Select[Any]:

@@ -34,6 +34,20 @@ def schema_name(channel: str) -> str:
     return f"{name[: MAX_IDENTIFIER_BYTES - _TAG_DIGITS - 1]}_{tag}"
 
 
+def api_schema_name(schema: str, api_version: int) -> str:
+    """Give the schema of the mapped tables of a version of the API: that of the channel itself for the first.
+
+    At most 63 bytes; it is no channel's, since no name of a channel's schema ends in "_v" and digits.
+    """
+    if api_version == 1:
+        return schema
+    ending = f"_v{api_version}"
+    if len(schema) + len(ending) <= MAX_IDENTIFIER_BYTES:
+        return f"{schema}{ending}"
+    tag = sha256(schema.encode()).hexdigest()[:_TAG_DIGITS]
+    return f"{schema[: MAX_IDENTIFIER_BYTES - _TAG_DIGITS - 1 - len(ending)]}_{tag}{ending}"
+
+
 def check_channel_id(channel: str) -> None:
     """Raise ConfigurationError unless Fabric accepts `channel` as a channel id."""
     if len(channel) > MAX_CHANNEL_CHARACTERS or _CHANNEL_ID.fullmatch(channel) is None:

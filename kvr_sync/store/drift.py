@@ -20,8 +20,16 @@ def first_difference(connection: Connection, metadata: MetaData, *, strangers: b
 
 def _differences(connection: Connection, metadata: MetaData, *, strangers: bool) -> Iterator[str]:
     inspector = inspect(connection)
-    schema = metadata.schema
-    expected = {table.name: table for table in metadata.tables.values()}
+    for schema in dict.fromkeys(table.schema for table in metadata.tables.values()):
+        expected = {table.name: table for table in metadata.tables.values() if table.schema == schema}
+        where = "" if schema == metadata.schema else f"in schema {schema}, "
+        for text in _schema_differences(connection, inspector, schema, expected, strangers=strangers):
+            yield f"{where}{text}"
+
+
+def _schema_differences(
+    connection: Connection, inspector: Inspector, schema: str | None, expected: dict[str, Table], *, strangers: bool
+) -> Iterator[str]:
     found = set(inspector.get_table_names(schema=schema)) - {REVISION_TABLE}
     for name in sorted(expected.keys() - found):
         yield f"table {name} is missing"

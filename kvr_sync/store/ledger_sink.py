@@ -81,7 +81,7 @@ from kvr_sync.store.sink import (
     StoreStatus,
     no_hook,
 )
-from kvr_sync.store.status import read_status, stored_anchor, stored_checkpoint
+from kvr_sync.store.status import BUILDING, read_status, stored_anchor, stored_checkpoint, version_in_force
 from network.protocol.read_write_set import Version
 
 K = TypeVar("K", bytes, int)
@@ -212,6 +212,8 @@ class LedgerSink(ABC):
     def commit_run(self, expected: Checkpoint | None, run: Run, new: Checkpoint, *, anchor: AnchorName) -> None:
         """Do the same with rows that are made already, by this sink's `encoding`."""
         self._check_run(expected, run.blocks, new)
+        if len(run.rows.mapped) != len(self.mapped):
+            raise CheckpointConflictError("the rows of a run are those of another mapping than the sink's")
         self._hook(BEFORE_BEGIN)
         known, self._known_at = self._known_at, None
         with self._transaction() as connection:
@@ -243,20 +245,47 @@ class LedgerSink(ABC):
         self._hook(AFTER_COMMIT)
 
     @contextmanager
-    def fenced(self) -> Iterator[tuple[Connection, Checkpoint | None]]:
+    def fenced(self, *, building: bool = False) -> Iterator[tuple[Connection, Checkpoint | None]]:
         """Give a transaction in which nobody else applies a block, and the checkpoint at which it stands.
 
         What happens inside is committed at the end, or nothing of it. An engine that has something to commit
         meanwhile waits, and after `LOCK_SECONDS` tries again. MappingChangedError where the mapping is another one by
-        now.
+        now; with `building`, where it is not being built any more.
         """
         with self._transaction() as connection:
             self.database.lock_for_settling(connection)
             self._known_at = None
-            self._check_mapping(connection)
+            if building:
+                self._check_building(connection)
+            else:
+                self._check_mapping(connection)
             yield connection, stored_checkpoint(connection, self.tables)
             self._hook(BEFORE_COMMIT)
         self._hook(AFTER_COMMIT)
+
+    @contextmanager
+    def beside(self) -> Iterator[tuple[Connection, Checkpoint | None]]:
+        """Give a transaction for filling tables of a mapping that is being built, and a checkpoint they will reach.
+
+        Engines apply blocks meanwhile; of those who build, one at a time gets here. MappingChangedError where the
+        mapping is not being built any more.
+        """
+        with self._transaction() as connection:
+            self._check_building(connection)
+            yield connection, stored_checkpoint(connection, self.tables)
+            self._hook(BEFORE_COMMIT)
+        self._hook(AFTER_COMMIT)
+
+    def _check_building(self, connection: Connection) -> None:
+        table = self.tables.mapping
+        row = select(table.c.version).where(
+            table.c.version == self._mapping_version, table.c.applied_at_block == BUILDING
+        )
+        if connection.execute(row.with_for_update()).first() is None:
+            raise MappingChangedError(
+                f"{self._place}: version {self._mapping_version} of the mapping of channel {self._channel} is not being"
+                " built any more: somebody else finished it, or took it back"
+            )
 
     def insert(self, connection: Connection, table: Table, rows: Rows, *numbers: Sequence[int]) -> None:
         """Insert rows in the order of `row_columns`; `numbers`: what goes in the place of leading positions."""
@@ -482,7 +511,7 @@ class LedgerSink(ABC):
 
         Asked while the checkpoint is locked, under which mappings change, too.
         """
-        version = select(func.max(self.tables.mapping.c.version)).scalar_subquery()
+        version = version_in_force(self.tables).scalar_subquery()
         operation = select(func.max(self.tables.operation.c.operation_id)).scalar_subquery()
         in_force, newest = connection.execute(select(version, operation)).one()
         if (in_force or 0) != self._mapping_version:

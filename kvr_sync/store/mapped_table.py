@@ -26,7 +26,9 @@ from sqlalchemy import (
 from sqlalchemy.types import TypeEngine
 
 from kvr_sync.errors import ConfigurationError
+from kvr_sync.mapping.api_version import FIRST_API, split_name
 from kvr_sync.mapping.definition import ChildMapping, ColumnMapping, ColumnType, Mapping, TableMapping
+from kvr_sync.store.channel_name import api_schema_name
 from kvr_sync.store.schema import (
     BYTES,
     DATE,
@@ -85,13 +87,15 @@ class MappedTable:
     def __init__(self, definition: TableMapping, metadata: MetaData, ambiguous: Container[str] = ()) -> None:
         """`ambiguous`: what more than one index of the mapping would be called."""
         self.name = definition.name
+        """What it is called beside all others; in the database it is `current.name` of `current.schema`."""
         self.is_private = bool(definition.collections)
-        for name in _names(definition):
-            if (f"{metadata.schema}.{name}" if metadata.schema else name) in metadata.tables:
-                raise ConfigurationError(f"the mapping needs a table {name}, and another table has that name")
+        for place in _places(definition, metadata):
+            if (f"{place.schema}.{place.name}" if place.schema else place.name) in metadata.tables:
+                raise ConfigurationError(f"the mapping needs a table {place.name}, and another table has that name")
         self.current = _current_table(definition, metadata, ambiguous)
         self.history = _history_table(definition, metadata)
         self.children = tuple(_child_table(child, metadata, ambiguous) for child in definition.children)
+        self.child_names = tuple(child.name for child in definition.children)
 
     @property
     def tables(self) -> tuple[Table, ...]:
@@ -119,30 +123,52 @@ def standing(history: Table, as_of: int | None = None) -> tuple[ColumnElement[bo
     return (*conditions, ~exists().where(*follows))
 
 
-def _names(definition: TableMapping) -> list[str]:
-    names = [definition.name, *(child.name for child in definition.children)]
-    return [*names, *(f"{name}_history" for name in names)]
+class _Place(NamedTuple):
+    """Where a table stands in the database."""
+
+    schema: str | None
+    name: str
+
+    def beside(self, ending: str) -> "_Place":
+        """Give the place of what belongs to the table."""
+        return _Place(self.schema, f"{self.name}{ending}")
+
+
+def _place(name: str, metadata: MetaData) -> _Place:
+    """Give the place of a table by what it is called beside all others."""
+    api_version, local = split_name(name)
+    if metadata.schema is None:
+        return _Place(None, local if api_version == FIRST_API else f"v{api_version}_{local}")
+    return _Place(api_schema_name(metadata.schema, api_version), local)
+
+
+def _places(definition: TableMapping, metadata: MetaData) -> list[_Place]:
+    places = [_place(name, metadata) for name in (definition.name, *(child.name for child in definition.children))]
+    return [*places, *(place.beside("_history") for place in places)]
 
 
 def _current_table(definition: TableMapping, metadata: MetaData, ambiguous: Container[str]) -> Table:
+    schema, name = _place(definition.name, metadata)
     return Table(
-        definition.name,
+        name,
         metadata,
         _key_column(primary_key=True),
         Column("external_id", text_type(None), nullable=False, comment="The key as a text, unique in this table."),
         *_value_columns(definition.columns, current=True),
         *_fact_columns(),
-        Column("kvr_change_id", INT64, nullable=False, comment=f"The row's last change in {definition.name}_changes."),
+        Column("kvr_change_id", INT64, nullable=False, comment=f"The row's last change in {name}_changes."),
         UniqueConstraint("external_id"),
-        *_indexes(definition, ambiguous),
+        *_indexes(definition, name, ambiguous),
+        schema=schema,
         info={FIRST_COLUMNS: ("kvr_key_id", "kvr_change_id")},
         comment=definition.comment or "Current rows: what the world state holds for each key, as the mapping reads it.",
     )
 
 
 def _history_table(definition: TableMapping, metadata: MetaData) -> Table:
+    schema, name = _place(definition.name, metadata).beside("_history")
     return Table(
-        f"{definition.name}_history",
+        name,
         metadata,
         _key_column(primary_key=False),
         Column("external_id", text_type(None), nullable=True, comment="The key as a text; NULL: erased."),
@@ -151,6 +177,7 @@ def _history_table(definition: TableMapping, metadata: MetaData) -> Table:
         *_fact_columns(),
         *(_erasure_columns() if definition.collections else ()),
         PrimaryKeyConstraint(*VERSION_COLUMNS),
+        schema=schema,
         info={FIRST_COLUMNS: ("kvr_key_id", "kvr_kind"), LATER_COLUMNS: (ERASED_BLOCK, ERASED_BY)},
         comment="Every version of every row, in order of (kvr_block_number, kvr_tx_number, kvr_write_number).",
     )
@@ -169,25 +196,28 @@ def _erasure_columns() -> Iterator[Column[Any]]:
 
 
 def _child_table(definition: ChildMapping, metadata: MetaData, ambiguous: Container[str]) -> ChildTable:
+    place = _place(definition.name, metadata)
     current = Table(
-        definition.name,
+        place.name,
         metadata,
         _key_column(primary_key=False),
         _position_column(),
         *_value_columns(definition.columns, current=True),
         *_fact_columns(),
         PrimaryKeyConstraint("kvr_key_id", "kvr_position"),
-        *_indexes(definition, ambiguous),
+        *_indexes(definition, place.name, ambiguous),
+        schema=place.schema,
         comment=definition.comment or "One row for each element of an array of the document with this key.",
     )
     history = Table(
-        f"{definition.name}_history",
+        place.beside("_history").name,
         metadata,
         _key_column(primary_key=False),
         _position_column(),
         *_value_columns(definition.columns, current=False),
         *_fact_columns(),
         PrimaryKeyConstraint(*VERSION_COLUMNS, "kvr_position"),
+        schema=place.schema,
         comment="The rows of every version of the document.",
     )
     return ChildTable(current, history)
@@ -200,11 +230,12 @@ def _value_columns(columns: Sequence[ColumnMapping], *, current: bool) -> Iterat
         yield Column(column.name, kind, nullable=not (current and column.required), comment=column.comment)
 
 
-def _indexes(definition: TableMapping | ChildMapping, ambiguous: Container[str]) -> Iterator[Index]:
+def _indexes(definition: TableMapping | ChildMapping, table: str, ambiguous: Container[str]) -> Iterator[Index]:
+    """Yield the indexes; `table`: its name in the database."""
     for columns in _indexed(definition):
-        name = _index_name(definition.name, columns)
-        if len(name) > MAX_IDENTIFIER or name in ambiguous:
-            tag = sha256("\0".join((definition.name, *columns)).encode()).hexdigest()[:_TAG_DIGITS]
+        name = _index_name(table, columns)
+        if len(name) > MAX_IDENTIFIER or _index_name(definition.name, columns) in ambiguous:
+            tag = sha256("\0".join((table, *columns)).encode()).hexdigest()[:_TAG_DIGITS]
             name = f"{name[: MAX_IDENTIFIER - _TAG_DIGITS - 5].removesuffix('_idx')}_{tag}_idx"
         yield Index(name, *columns)
 

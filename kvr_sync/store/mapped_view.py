@@ -4,6 +4,7 @@ They are made from the same parts on both databases; functions there are in Post
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import NamedTuple
 
 from sqlalchemy import Table
 from sqlalchemy.dialects import postgresql, sqlite
@@ -14,6 +15,9 @@ from kvr_sync.store.mapped_table import ERASED_BLOCK, VERSION_COLUMNS, ChildTabl
 from kvr_sync.store.schema import LedgerTables
 
 _VERSION = VERSION_COLUMNS[1:]
+
+VIEW_ENDINGS = ("_changes", "_validity")
+"""Of the views that are made beside a mapped table."""
 
 
 def view_statements(dialect: str, tables: LedgerTables, mapped: Iterable[tuple[int, MappedTable]]) -> Iterator[str]:
@@ -31,11 +35,31 @@ def replaced_views(
     `before`: the columns that each view has. Nothing that depends on a view is touched.
     """
     writer = _Writer(dialect, tables)
-    yield from writer.replaced(
-        f"{table.name}_changes", writer.changes(table_id, table, before[f"{table.name}_changes"])
-    )
-    name = f"{table.name}_validity"
-    yield from writer.replaced(name, writer.validity(table.name, table.history, before[name]))
+    feed, validity = beside(table.current, "_changes"), beside(table.current, "_validity")
+    yield from writer.replaced(feed, writer.changes(table_id, table, before[feed.name]))
+    yield from writer.replaced(validity, writer.validity(table.current, table.history, before[validity.name]))
+
+
+class ViewName(NamedTuple):
+    """Where a view or function stands."""
+
+    schema: str | None
+    name: str
+
+
+def beside(table: Table, ending: str) -> ViewName:
+    """Give the place of a view or function that belongs to a table."""
+    return ViewName(table.schema, f"{table.name}{ending}")
+
+
+def views_of(table: MappedTable) -> tuple[ViewName, ...]:
+    """Give the views that are made beside a mapped table."""
+    return tuple(beside(table.current, ending) for ending in VIEW_ENDINGS)
+
+
+def functions_of(table: MappedTable) -> tuple[ViewName, ...]:
+    """Give the functions that are made beside it in PostgreSQL, each after those that call it."""
+    return (*(beside(child.current, "_asof") for child in table.children), beside(table.current, "_asof"))
 
 
 class _Writer:
@@ -43,36 +67,35 @@ class _Writer:
         self._is_postgresql = dialect == "postgresql"
         known = postgresql.dialect() if self._is_postgresql else sqlite.dialect()  # type: ignore[no-untyped-call]  # constructors have no annotations
         self._prepare: IdentifierPreparer = known.identifier_preparer
-        self._schema = tables.metadata.schema
         self._change = self._prepare.format_table(tables.change)
 
     def statements(self, table_id: int, table: MappedTable) -> Iterator[str]:
         yield self.changes(table_id, table)
         yield from self._comment(
             "VIEW",
-            f"{table.name}_changes",
+            beside(table.current, "_changes"),
             "What happened to the current rows, by kvr_change_id; read it in that order.",
         )
-        yield self.validity(table.name, table.history)
+        yield self.validity(table.current, table.history)
         yield from self._comment(
             "VIEW",
-            f"{table.name}_validity",
+            beside(table.current, "_validity"),
             "Every version that was not a delete, with the block it came with and the block it was replaced by.",
         )
         if self._is_postgresql:
-            yield self._as_of(table.name, table.history)
+            yield self._as_of(table.current, table.history)
             for child in table.children:
-                yield self._child_as_of(table.name, child, child.history)
+                yield self._child_as_of(table.current, child)
 
-    def _name(self, name: str) -> str:
-        quoted = self._prepare.quote(name)
-        return f"{self._prepare.quote_schema(self._schema)}.{quoted}" if self._schema else quoted
+    def _name(self, name: ViewName) -> str:
+        quoted = self._prepare.quote(name.name)
+        return f"{self._prepare.quote_schema(name.schema)}.{quoted}" if name.schema else quoted
 
-    def _comment(self, kind: str, name: str, text: str) -> Iterator[str]:
+    def _comment(self, kind: str, name: ViewName, text: str) -> Iterator[str]:
         if self._is_postgresql:
             yield f"COMMENT ON {kind} {self._name(name)} IS '{text}'"
 
-    def replaced(self, name: str, create: str) -> Iterator[str]:
+    def replaced(self, name: ViewName, create: str) -> Iterator[str]:
         """Yield what replaces a view; SQLite knows views by their names alone."""
         if self._is_postgresql:
             yield create.replace("CREATE VIEW", "CREATE OR REPLACE VIEW", 1)
@@ -92,13 +115,13 @@ class _Writer:
         for column in table.current.columns:
             columns.setdefault(column.name, f"h.{self._prepare.quote(column.name)}")
         return (
-            f"CREATE VIEW {self._name(table.name + '_changes')} AS SELECT {self._listed(columns, before)}"  # noqa: S608  names, quoted
+            f"CREATE VIEW {self._name(beside(table.current, '_changes'))} AS SELECT {self._listed(columns, before)}"  # noqa: S608  names, quoted
             f" FROM {self._change} c LEFT JOIN {self._prepare.format_table(table.history)} h ON h.kvr_key_id = c.key_id"
             " AND h.kvr_block_number = c.block_number AND h.kvr_tx_number = c.tx_number"
             f" AND h.kvr_write_number = c.write_number WHERE c.table_id = {table_id}"
         )
 
-    def validity(self, name: str, history: Table, before: Sequence[str] = ()) -> str:
+    def validity(self, current: Table, history: Table, before: Sequence[str] = ()) -> str:
         """Every version that was not a delete, up to the next one of its key."""
         own = {column.name: self._prepare.quote(column.name) for column in history.columns}
         columns = {
@@ -111,7 +134,7 @@ class _Writer:
             ends_first = f"kvr_valid_to_block IS NULL OR {ERASED_BLOCK} < kvr_valid_to_block"
             columns["kvr_valid_to_block"] = f"CASE WHEN {ends_first} THEN {ERASED_BLOCK} ELSE kvr_valid_to_block END"
         return (
-            f"CREATE VIEW {self._name(name + '_validity')} AS SELECT {self._listed(columns, before)}"  # noqa: S608  names, quoted
+            f"CREATE VIEW {self._name(beside(current, '_validity'))} AS SELECT {self._listed(columns, before)}"  # noqa: S608  names, quoted
             f" FROM (SELECT {', '.join(own.values())}, lead(kvr_block_number)"
             f" OVER (PARTITION BY kvr_key_id ORDER BY {order})"
             f" AS kvr_valid_to_block FROM {self._prepare.format_table(history)}) v"
@@ -123,12 +146,12 @@ class _Writer:
         names = [*before, *(name for name in columns if name not in before)]
         return ", ".join(f"{columns[name]} AS {self._prepare.quote(name)}" for name in names)
 
-    def _as_of(self, name: str, history: Table) -> str:
+    def _as_of(self, current: Table, history: Table) -> str:
         # By number: a column may be called like the parameter, and would be taken for it.
         table = self._prepare.format_table(history)
         lives = f" AND (h.{ERASED_BLOCK} IS NULL OR h.{ERASED_BLOCK} > $1)" if ERASED_BLOCK in history.c else ""
         return (
-            f"CREATE FUNCTION {self._name(name + '_asof')}(block bigint) RETURNS SETOF {table}"  # noqa: S608  names, quoted
+            f"CREATE FUNCTION {self._name(beside(current, '_asof'))}(block bigint) RETURNS SETOF {table}"  # noqa: S608  names, quoted
             " LANGUAGE sql STABLE PARALLEL SAFE AS $kvr$"
             f" SELECT h.* FROM {table} h WHERE h.kvr_block_number <= $1"
             f" AND h.kvr_kind NOT IN ('delete', 'purge'){lives}"
@@ -138,11 +161,11 @@ class _Writer:
             " > (h.kvr_block_number, h.kvr_tx_number, h.kvr_write_number)) $kvr$"
         )
 
-    def _child_as_of(self, parent: str, child: ChildTable, history: Table) -> str:
-        table = self._prepare.format_table(history)
+    def _child_as_of(self, parent: Table, child: ChildTable) -> str:
+        table = self._prepare.format_table(child.history)
         return (
-            f"CREATE FUNCTION {self._name(child.current.name + '_asof')}(block bigint) RETURNS SETOF {table}"  # noqa: S608  names, quoted
+            f"CREATE FUNCTION {self._name(beside(child.current, '_asof'))}(block bigint) RETURNS SETOF {table}"  # noqa: S608  names, quoted
             " LANGUAGE sql STABLE PARALLEL SAFE AS $kvr$"
-            f" SELECT c.* FROM {self._name(parent + '_asof')}($1) p JOIN {table} c USING (kvr_key_id,"
+            f" SELECT c.* FROM {self._name(beside(parent, '_asof'))}($1) p JOIN {table} c USING (kvr_key_id,"
             " kvr_block_number, kvr_tx_number, kvr_write_number) $kvr$"
         )

@@ -5,7 +5,7 @@ empty, and the new mapping is recorded as one that is not filled yet. Indexes ta
 """
 
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from sqlalchemy import (
@@ -15,6 +15,7 @@ from sqlalchemy import (
     Table,
     bindparam,
     create_mock_engine,
+    func,
     insert,
     inspect,
     literal,
@@ -23,16 +24,23 @@ from sqlalchemy import (
     update,
 )
 from sqlalchemy.engine import Dialect
-from sqlalchemy.schema import CreateColumn, CreateIndex, SetColumnComment, SetTableComment
+from sqlalchemy.schema import CreateColumn, CreateIndex, CreateSchema, SetColumnComment, SetTableComment
 from sqlalchemy.sql import ClauseElement
 
 from kvr_sync.mapping.comparison import PartChange, TableChange
-from kvr_sync.mapping.definition import Mapping as TableMappings
 from kvr_sync.mapping.definition import to_json
 from kvr_sync.store.mapped_table import MappedTable, mapped_tables
-from kvr_sync.store.mapped_view import replaced_views, view_statements
+from kvr_sync.store.mapped_view import (
+    VIEW_ENDINGS,
+    ViewName,
+    beside,
+    functions_of,
+    replaced_views,
+    view_statements,
+    views_of,
+)
 from kvr_sync.store.schema import TEXT, LedgerTables
-from kvr_sync.store.status import UNFINISHED
+from kvr_sync.store.status import BUILDING, RecordedMapping
 
 
 class SchemaStep(NamedTuple):
@@ -52,14 +60,26 @@ class Dependent(NamedTuple):
 
 
 def schema_step(
-    connection: Connection, tables: LedgerTables, changes: Sequence[TableChange], mapping: TableMappings, version: int
+    connection: Connection, tables: LedgerTables, changes: Sequence[TableChange], new: RecordedMapping
 ) -> SchemaStep:
     """Give the statements for changes that have no obstacle; `tables` have no mapped table yet, and get those of it.
 
-    `version`: that the new mapping gets.
+    `new`: the mapping as it is to be recorded.
     """
-    mapped = {entry.name: entry for entry in mapped_tables(mapping, tables)}
-    return _Writer(connection, tables, mapped).step(changes, mapping, version)
+    mapped = {entry.name: entry for entry in mapped_tables(new.qualified, tables)}
+    return _Writer(connection, tables, mapped).step(changes, new)
+
+
+def beside_step(connection: Connection, tables: LedgerTables, new: RecordedMapping) -> SchemaStep:
+    """Give the statements that make the tables of a version of the API beside those that there are."""
+    mapped = {entry.name: entry for entry in mapped_tables(new.qualified, tables)}
+    return _Writer(connection, tables, mapped).beside(new)
+
+
+def retiring_step(connection: Connection, tables: LedgerTables, old: RecordedMapping) -> SchemaStep:
+    """Give the statements that take the tables of a version of the API away, with views and functions of ours."""
+    mapped = {entry.name: entry for entry in mapped_tables(old.qualified, tables)}
+    return _Writer(connection, tables, mapped).retired()
 
 
 def missing_indexes(connection: Connection, mapped: Iterable[MappedTable]) -> Iterator[Index]:
@@ -75,24 +95,37 @@ def missing_indexes(connection: Connection, mapped: Iterable[MappedTable]) -> It
                     yield index
 
 
-def dependents(connection: Connection, schema: str | None, names: Sequence[str]) -> list[Dependent]:
-    """Find the views of others that read these tables or our views of them; in SQLite nobody keeps account of that."""
+def dependents(connection: Connection, mapped: Iterable[MappedTable], names: Container[str]) -> list[Dependent]:
+    """Find the views of others that read tables or our views of them; in SQLite nobody keeps account of that.
+
+    `names`: of the mapped and child tables that are asked about.
+    """
     if connection.dialect.name != "postgresql":
         return []
-    ours = {f"{name}{ending}": name for name in names for ending in ("", "_history", "_changes", "_validity")}
-    rows = connection.execute(text(_DEPENDENTS), {"schema": schema, "names": list(ours)})
+    ours: dict[tuple[str | None, str], str] = {}
+    for entry in mapped:
+        currents = [entry.current, *(child.current for child in entry.children)]
+        for name, table in zip((entry.name, *entry.child_names), currents, strict=True):
+            if name in names:
+                ours |= {beside(table, ending): name for ending in ("", "_history", *VIEW_ENDINGS)}
+    schemas = sorted({str(schema) for schema, _ in ours})
+    rows = connection.execute(text(_DEPENDENTS), {"schemas": schemas, "names": sorted({name for _, name in ours})})
     return sorted(
-        {Dependent(ours[row[0]], f"{row[1]}.{row[2]}") for row in rows if row[1] != schema or row[2] not in ours}
+        {
+            Dependent(ours[row[0], row[1]], f"{row[2]}.{row[3]}")
+            for row in rows
+            if (row[0], row[1]) in ours and (row[2], row[3]) not in ours
+        }
     )
 
 
 _DEPENDENTS = """
-    SELECT t.relname, n.nspname, c.relname FROM pg_depend d
+    SELECT s.nspname, t.relname, n.nspname, c.relname FROM pg_depend d
     JOIN pg_rewrite r ON r.oid = d.objid JOIN pg_class c ON c.oid = r.ev_class
     JOIN pg_namespace n ON n.oid = c.relnamespace
     JOIN pg_class t ON t.oid = d.refobjid JOIN pg_namespace s ON s.oid = t.relnamespace
     WHERE d.classid = 'pg_rewrite'::regclass AND d.refclassid = 'pg_class'::regclass AND c.oid <> t.oid
-    AND s.nspname = :schema AND t.relname = ANY(:names)
+    AND s.nspname = ANY(:schemas) AND t.relname = ANY(:names)
 """
 
 
@@ -110,25 +143,57 @@ class _Writer:
         self._ids: dict[str, int] = {
             row[1]: row[0] for row in connection.execute(select(stored.c.table_id, stored.c.name))
         }
+        # The feed of a table that was taken away may not be deleted yet.
+        of_feeds = connection.scalar(select(func.max(tables.change.c.table_id))) or 0
+        self._last_id = max(of_feeds, *self._ids.values(), 0)
 
-    def step(self, changes: Sequence[TableChange], mapping: TableMappings, version: int) -> SchemaStep:
+    def beside(self, new: RecordedMapping) -> SchemaStep:
+        first: list[str] = []
+        schema = next(iter(self._mapped.values())).current.schema if self._mapped else None
+        # An administrator may have made it; IF NOT EXISTS asks for the right to make one all the same.
+        if schema is not None and not inspect(self._connection).has_schema(schema):
+            first.append(self._sql(CreateSchema(schema)))
+        for entry in self._mapped.values():
+            first += self._new_table(entry, new.version)
+        first += self._recorded(new)
+        return SchemaStep(first, [], [], [])
+
+    def retired(self) -> SchemaStep:
+        statements: list[str] = []
+        locked: list[str] = []
+        for entry in self._mapped.values():
+            views = [self._quoted(view) for view in views_of(entry)]
+            locked += [*views, *(self._name(table) for table in entry.tables)]
+            if self._is_postgresql:
+                statements += [f"DROP FUNCTION {self._quoted(name)}(bigint)" for name in functions_of(entry)]
+            statements += [f"DROP VIEW {view}" for view in views]
+            statements += [f"DROP TABLE {self._name(table)}" for table in entry.tables]
+        schemas = {entry.current.schema for entry in self._mapped.values()} - {self._tables.metadata.schema}
+        statements += [f"DROP SCHEMA {self._dialect.identifier_preparer.quote_schema(str(one))}" for one in schemas]
+        return SchemaStep([], locked if self._is_postgresql else [], statements, [])
+
+    def _new_table(self, entry: MappedTable, version: int) -> Iterator[str]:
+        number = self._ids[entry.name] = self._last_id = self._last_id + 1
+        yield from self._made(entry.tables)
+        yield from view_statements(self._dialect.name, self._tables, [(number, entry)])
+        feed = {"table_id": number, "name": entry.name, "mapping_version": version, "last_change_id": 0}
+        yield self._sql(insert(self._tables.mapped_table).values(feed))
+
+    def step(self, changes: Sequence[TableChange], new: RecordedMapping) -> SchemaStep:
         first: list[str] = []
         locked: list[str] = []
         under_locks: list[str] = []
         for change in changes:
             entry = self._mapped[change.table]
             if change.parts[0].is_new:
-                self._ids[entry.name] = max(self._ids.values(), default=0) + 1
-                first += self._made(entry.tables)
-                first += view_statements(self._dialect.name, self._tables, [(self._ids[entry.name], entry)])
-                first.append(self._sql(insert(self._tables.mapped_table).values(self._feed(entry.name, version))))
+                first += self._new_table(entry, new.version)
                 continue
             pairs = [(entry.current, entry.history), *entry.children]
             for part, (current, history) in zip(change.parts, pairs, strict=True):
                 both = [current, history]
                 if part.is_new:
                     first += self._made(both)
-                    first += self._as_of(entry, current.name)
+                    first += self._as_of(entry, current)
                     continue
                 first += self._comments(part, current, both)
                 under_locks += self._altered(part, current, both)
@@ -136,11 +201,11 @@ class _Writer:
                     locked += [self._name(table) for table in both]
             if change.parts[0].columns:
                 # Views before their tables: in this order those who read them lock, too.
-                locked[:0] = [self._quoted(name) for name in self._views(entry)]
+                locked[:0] = [self._quoted(view) for view in views_of(entry)]
                 under_locks += replaced_views(
                     self._dialect.name, self._tables, self._ids[entry.name], entry, self._view_columns(entry)
                 )
-        first += self._recorded(mapping, version)
+        first += self._recorded(new)
         old = [self._mapped[change.table] for change in changes if not change.parts[0].is_new]
         indexes = [
             str(CreateIndex(index).compile(dialect=self._dialect)) for index in missing_indexes(self._connection, old)
@@ -197,33 +262,32 @@ class _Writer:
         yield f"PRAGMA schema_version = {version + 1_000}"  # of no other statement: all must look again
         yield "PRAGMA writable_schema = RESET"
 
-    def _as_of(self, entry: MappedTable, name: str) -> Iterator[str]:
+    def _as_of(self, entry: MappedTable, child: Table) -> Iterator[str]:
         """The function of a new child table, among the statements for all views of its parent."""
         numbered = [(self._ids[entry.name], entry)]
-        wanted = f"{self._quoted(name + '_asof')}("
+        wanted = f"{self._quoted(beside(child, '_asof'))}("
         yield from (s for s in view_statements(self._dialect.name, self._tables, numbered) if f"FUNCTION {wanted}" in s)
 
-    def _views(self, entry: MappedTable) -> list[str]:
-        return [f"{entry.name}_changes", f"{entry.name}_validity"]
-
     def _view_columns(self, entry: MappedTable) -> dict[str, list[str]]:
-        inspector, schema = inspect(self._connection), self._tables.metadata.schema
+        inspector = inspect(self._connection)
         return {
-            name: [column["name"] for column in inspector.get_columns(name, schema=schema)]
-            for name in self._views(entry)
+            view.name: [column["name"] for column in inspector.get_columns(view.name, schema=view.schema)]
+            for view in views_of(entry)
         }
 
-    def _recorded(self, mapping: TableMappings, version: int) -> Iterator[str]:
+    def _recorded(self, new: RecordedMapping) -> Iterator[str]:
         tables = self._tables
         yield self._sql(
             insert(tables.mapping).values(
-                version=version, digest=mapping.digest, content=to_json(mapping), applied_at_block=UNFINISHED
+                version=new.version,
+                digest=new.mapping.digest,
+                content=to_json(new.mapping),
+                applied_at_block=new.applied_at_block,
+                api_version=new.api_version,
             )
         )
-        yield self._sql(update(tables.mapped_table).values(mapping_version=literal(version)))
-
-    def _feed(self, name: str, version: int) -> dict[str, object]:
-        return {"table_id": self._ids[name], "name": name, "mapping_version": version, "last_change_id": 0}
+        if new.applied_at_block != BUILDING:
+            yield self._sql(update(tables.mapped_table).values(mapping_version=literal(new.version)))
 
     def _sql(self, statement: ClauseElement) -> str:
         return str(statement.compile(dialect=self._dialect, compile_kwargs={"literal_binds": True}))
@@ -231,7 +295,7 @@ class _Writer:
     def _name(self, table: Table) -> str:
         return self._dialect.identifier_preparer.format_table(table)
 
-    def _quoted(self, name: str) -> str:
-        preparer, schema = self._dialect.identifier_preparer, self._tables.metadata.schema
-        quoted = preparer.quote(name)
-        return f"{preparer.quote_schema(schema)}.{quoted}" if schema else quoted
+    def _quoted(self, name: ViewName) -> str:
+        preparer = self._dialect.identifier_preparer
+        quoted = preparer.quote(name.name)
+        return f"{preparer.quote_schema(name.schema)}.{quoted}" if name.schema else quoted

@@ -9,7 +9,7 @@ from sqlalchemy.schema import CreateSchema
 from kvr_sync.errors import ConfigurationError, SchemaDriftError
 from kvr_sync.store.drift import REVISION_TABLE
 
-NEWEST_REVISION: Final = "0005"
+NEWEST_REVISION: Final = "0006"
 """Of the tables that this version makes: known without Alembic, which a start that has nothing to make does without."""
 
 _SCRIPTS = "kvr_sync.store:migrations"
@@ -78,6 +78,24 @@ def refuse_without_ddl(
         raise ConfigurationError(
             f"{place}, schema {schema}: the tables have to be {what}, and this database user may not;"
             f" their owner runs `kvr sync {command}`, and `kvr sync roles` after it"
+        )
+
+
+def refuse_without_schema(connection: Connection, schema: str | None, *, place: str) -> None:
+    """Raise ConfigurationError, with what an administrator does, where a schema is not there and cannot be made."""
+    if schema is None:
+        return
+    usable = text(
+        "SELECT CASE WHEN n.oid IS NULL THEN has_database_privilege(current_database(), 'CREATE')"
+        " ELSE pg_has_role(n.nspowner, 'USAGE') END"
+        " FROM (SELECT CAST(:schema AS name) AS name) s LEFT JOIN pg_namespace n ON n.nspname = s.name"
+    )
+    if not connection.scalar(usable, {"schema": schema}):
+        owner = connection.scalar(text("SELECT current_user"))
+        quoted = [connection.dialect.identifier_preparer.quote(str(name)) for name in (schema, owner)]
+        raise ConfigurationError(
+            f"{place}: there is no schema {schema} of {owner}, who may not make one. An administrator runs:"
+            f" CREATE SCHEMA {quoted[0]} AUTHORIZATION {quoted[1]};"
         )
 
 

@@ -1,8 +1,11 @@
 """Opening a store: from a URL to a sink whose tables are what they should be, or a refusal that says why."""
 
+from collections.abc import Sequence
+
 from sqlalchemy import Connection, func, insert, inspect, select, text
 
 from kvr_sync.errors import CheckpointConflictError, ConfigurationError, MappingChangedError, SchemaDriftError
+from kvr_sync.mapping.api_version import FIRST_API
 from kvr_sync.mapping.definition import Mapping, to_json
 from kvr_sync.store.database import Database, open_database
 from kvr_sync.store.database_error import driver_errors
@@ -15,7 +18,7 @@ from kvr_sync.store.postgresql_sink import PostgresqlSink
 from kvr_sync.store.schema import LedgerTables, ledger_tables
 from kvr_sync.store.sink import Hook, no_hook
 from kvr_sync.store.sqlite_sink import SqliteSink
-from kvr_sync.store.status import NO_MAPPING, is_mapping_unfinished, mapping_version, recorded_mapping
+from kvr_sync.store.status import RecordedMapping, is_mapping_unfinished, mapping_version, recorded_mappings
 
 _FIRST_VERSION = 1
 
@@ -55,14 +58,16 @@ def open_store(
                 " it broke off: run it again with the same mapping"
             )
         _check_member(connection, database, tables, applied, private_member)
-        in_force = recorded_mapping(connection, tables, database.place)
-        stored = in_force is not NO_MAPPING
-        make = mapping is not None and mapping.digest != in_force.digest
+        recorded = recorded_mappings(connection, tables, database.place)
+        in_force = recorded.combined
+        make = mapping is not None and mapping.digest not in {one.mapping.digest for one in recorded.in_force}
         if mapping is not None and make:
-            if stored or applied is not None:
-                raise ConfigurationError(_other_mapping(database, mapping, in_force, applied))
+            if recorded.in_force or applied is not None:
+                raise ConfigurationError(_other_mapping(database, mapping, recorded.in_force, applied))
             in_force = mapping
         mapped = mapped_tables(in_force, tables)
+        if recorded.building is not None:
+            mapped_tables(recorded.building.qualified, tables)  # ours, though others fill them
         if make:
             refuse_without_ddl(connection, database.schema, place=database.place, what="made for the mapping")
             check_collations(connection, database, in_force)
@@ -154,9 +159,9 @@ def check_collations(connection: Connection, database: Database, mapping: Mappin
             )
 
 
-def _other_mapping(database: Database, given: Mapping, in_force: Mapping, applied: int | None) -> str:
-    digests = f"given {given.digest[:16]}, recorded {in_force.digest[:16]}"
-    if not in_force.tables:
+def _other_mapping(database: Database, given: Mapping, in_force: Sequence[RecordedMapping], applied: int | None) -> str:
+    digests = f"given {given.digest[:16]}, recorded {', '.join(one.mapping.digest[:16] for one in in_force)}"
+    if not in_force:
         return f"{database.place} was filled up to block {applied} without a mapping; use an empty database"
     return (
         f"{database.place} was made with another mapping ({digests}); use that one, or an empty database;"
@@ -172,7 +177,11 @@ def _record(connection: Connection, tables: LedgerTables, mapping: Mapping, mapp
         connection.exec_driver_sql(statement)
     connection.execute(
         insert(tables.mapping).values(
-            version=_FIRST_VERSION, digest=mapping.digest, content=to_json(mapping), applied_at_block=0
+            version=_FIRST_VERSION,
+            digest=mapping.digest,
+            content=to_json(mapping),
+            applied_at_block=0,
+            api_version=FIRST_API,
         )
     )
     if mapped:

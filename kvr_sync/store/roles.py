@@ -9,19 +9,21 @@ private reader  what the organisation holds of private data, and where it stands
 The rights are decided table by table, so that a table nobody has thought of is nobody's but the owner's.
 """
 
+import json
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
-from sqlalchemy import Connection, inspect, text
+from sqlalchemy import Connection, inspect, select, text
 
 from kvr_sync.errors import ConfigurationError, SchemaDriftError
-from kvr_sync.store.database import open_database
+from kvr_sync.store.database import Database, open_database
 from kvr_sync.store.database_error import driver_errors
 from kvr_sync.store.drift import REVISION_TABLE, first_difference
 from kvr_sync.store.mapped_table import MappedTable, mapped_tables
+from kvr_sync.store.mapped_view import VIEW_ENDINGS, views_of
 from kvr_sync.store.operation_log import Operation, append_operation
 from kvr_sync.store.schema import ledger_tables
-from kvr_sync.store.status import recorded_mapping, stored_checkpoint
+from kvr_sync.store.status import RecordedMapping, recorded_mappings, stored_checkpoint
 
 STATUS_TABLES = ("ledger_checkpoint", "sync_status")
 """Where the tables stand; `kvr_wait_for_block` reads the first with the rights of its caller."""
@@ -53,8 +55,6 @@ AUDITOR_TABLES = (
     "sync_table",
 )
 """All that is public on the channel, and what the engine and its operators did."""
-VIEW_ENDINGS = ("_changes", "_validity")
-"""Views that are made beside a mapped table."""
 PRIVATE_TABLES = (*STATUS_TABLES, "ledger_private_value", "ledger_private_member")
 
 
@@ -68,7 +68,7 @@ class RoleNames(NamedTuple):
 
 
 class ChannelTables(NamedTuple):
-    """The tables and views of a channel's schema, by who may read them beside writer and owner."""
+    """The tables and views of one schema of a channel, by who may read them beside writer and owner."""
 
     schema: str
     public: tuple[str, ...]
@@ -94,19 +94,46 @@ def grant_rights(url: str, channel: str, names: RoleNames, operation: Operation 
         inspector = inspect(connection)
         if not inspector.has_table("ledger_checkpoint", schema=database.schema):
             raise ConfigurationError(f"{database.place}: no tables of channel {channel}; first run `kvr sync migrate`")
-        mapped = mapped_tables(recorded_mapping(connection, tables, database.place), tables)
+        recorded = recorded_mappings(connection, tables, database.place)
+        mapped = mapped_tables(recorded.combined, tables)
+        if recorded.building is not None:
+            mapped += mapped_tables(recorded.building.qualified, tables)
         difference = first_difference(connection, tables.metadata)
         if difference is not None:
             raise SchemaDriftError(f"{database.place}, schema {database.schema}: {difference}")
-        _check_owner(connection, database.schema, database.place)
         check_roles(connection, names, database.place)
-        there = [*inspector.get_table_names(database.schema), *inspector.get_view_names(database.schema)]
-        statements = grants(channel_tables(database.schema, mapped, there), names)
+        statements = []
+        for schema in dict.fromkeys((database.schema, *(str(entry.current.schema) for entry in mapped))):
+            _check_owner(connection, schema, database.place)
+            there = [*inspector.get_table_names(schema), *inspector.get_view_names(schema)]
+            own = [entry for entry in mapped if entry.current.schema == schema]
+            statements += grants(channel_tables(schema, own, there), names)
         if operation is not None:
             for statement in statements:
                 connection.exec_driver_sql(statement)
-            append_operation(connection, tables, operation, stored_checkpoint(connection, tables))
+            detail = {**operation.detail, **names._asdict()}  # new tables get the same rights
+            append_operation(
+                connection, tables, operation._replace(detail=detail), stored_checkpoint(connection, tables)
+            )
     return statements
+
+
+def grant_on_new_tables(connection: Connection, database: Database, new: RecordedMapping) -> None:
+    """Give the roles that were given rights last theirs on the tables of a version of the API that were just made."""
+    schema, tables = new.schema(database.schema), ledger_tables(database.schema)
+    if schema is None:
+        return
+    log = tables.operation
+    last = select(log.c.detail).where(log.c.operation == "roles").order_by(log.c.operation_id.desc()).limit(1)
+    detail = connection.scalar(last)
+    if detail is None:
+        return
+    names = RoleNames(**json.loads(detail))
+    check_roles(connection, names, database.place)
+    inspector = inspect(connection)
+    there = [*inspector.get_table_names(schema), *inspector.get_view_names(schema)]
+    for statement in grants(channel_tables(schema, mapped_tables(new.qualified, tables), there), names):
+        connection.exec_driver_sql(statement)
 
 
 def channel_tables(schema: str, mapped: Iterable[MappedTable], names: Iterable[str]) -> ChannelTables:
@@ -116,7 +143,7 @@ def channel_tables(schema: str, mapped: Iterable[MappedTable], names: Iterable[s
     there = set(names)
     for entry in mapped:
         own = [table.name for table in entry.tables]
-        own += [name for name in (f"{entry.name}{ending}" for ending in VIEW_ENDINGS) if name in there]
+        own += [view.name for view in views_of(entry) if view.name in there]
         (private if entry.is_private else public).extend(own)
     ours = (set(AUDITOR_TABLES) | set(PRIVATE_TABLES) | set(public) | set(private)) & there
     return ChannelTables(schema, tuple(public), tuple(private), frozenset(ours))
@@ -131,13 +158,14 @@ def _grants(tables: ChannelTables, names: RoleNames) -> Iterator[str]:
     schema = quoted(tables.schema)
     ours = ", ".join(f"{schema}.{quoted(name)}" for name in sorted(tables.names))
     roles = ", ".join(quoted(name) for name in names)
-    function = f"{schema}.kvr_wait_for_block(bigint, interval)"
     # First everything is taken away, in the same transaction: a right that a role should not have any more goes.
     yield f"REVOKE ALL ON {ours} FROM PUBLIC, {roles}"
     yield f"REVOKE ALL ON SCHEMA {schema} FROM PUBLIC, {roles}"
     yield f"GRANT USAGE ON SCHEMA {schema} TO {roles}"
-    yield f"REVOKE ALL ON FUNCTION {function} FROM PUBLIC"
-    yield f"GRANT EXECUTE ON FUNCTION {function} TO {roles}"
+    if STATUS_TABLES[0] in tables.names:
+        function = f"{schema}.kvr_wait_for_block(bigint, interval)"
+        yield f"REVOKE ALL ON FUNCTION {function} FROM PUBLIC"
+        yield f"GRANT EXECUTE ON FUNCTION {function} TO {roles}"
     views = {f"{name}{ending}" for name in (*tables.public, *tables.private) for ending in VIEW_ENDINGS}
     only_read = {REVISION_TABLE, "ledger_validation_code", "sync_status", *views} & tables.names
     for names_of, rights, role in (
@@ -149,7 +177,8 @@ def _grants(tables: ChannelTables, names: RoleNames) -> Iterator[str]:
         ({*PRIVATE_TABLES, *tables.private}, "SELECT", names.private_reader),
     ):
         listed = ", ".join(f"{schema}.{quoted(name)}" for name in sorted(names_of & tables.names))
-        yield f"GRANT {rights} ON {listed} TO {quoted(role)}"
+        if listed:
+            yield f"GRANT {rights} ON {listed} TO {quoted(role)}"
 
 
 def _check_owner(connection: Connection, schema: str, place: str) -> None:

@@ -316,6 +316,7 @@ def ledger_tables(schema: str | None) -> LedgerTables:
             _column("digest", TEXT),
             _column("content", TEXT),
             _column("applied_at_block", INT64),
+            _column("api_version", INT32),
         ),
         mapped_table=Table(
             "sync_table",

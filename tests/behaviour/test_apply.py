@@ -28,6 +28,7 @@ from kvr_sync.read import open_tables
 from kvr_sync.source.block_file import open_block_file
 from kvr_sync.store.opening import open_store
 from kvr_sync.store.operation_log import Operation
+from kvr_sync.store.schema_change import Patience
 from kvr_sync.table_operations import release_quarantine
 from network.protocol.composite_key import encode_composite_key
 from tests.support.chain_factory import ChainFactory, TransactionSpec, delete, put, set_metadata
@@ -218,7 +219,7 @@ def put_in(value: Any, *path: str) -> Callable[[Definition], None]:
     return change
 
 
-REFUSED = {
+NOT_IN_PLACE = {
     "table note is gone": changed(drop("note")),
     "table request_tag is gone": changed(drop("request", "children")),
     "column request.amount is gone": changed(drop("request", "columns", "amount")),
@@ -240,12 +241,13 @@ REFUSED = {
 }
 
 
-def test_what_is_not_in_place_is_refused_by_name_and_changes_nothing(synced: str) -> None:
+def test_a_plan_names_what_takes_tables_of_their_own_and_changes_nothing(synced: str) -> None:
     before = read_content(synced)
 
-    for obstacle, definition in REFUSED.items():
-        with pytest.raises(errors.ConfigurationError, match=obstacle):
-            apply(synced, definition)
+    with open_tables(synced) as tables:
+        for obstacle, definition in NOT_IN_PLACE.items():
+            plan = plan_mapping(tables, mapping_of(definition))
+            assert (plan.is_beside, plan.new.api_version, obstacle in plan.obstacles) == (True, 2, True)
 
     assert read_content(synced) == before
 
@@ -381,7 +383,7 @@ def test_nobody_waits_long_while_a_long_reader_is_waited_for(served: str) -> Non
 
         reading = others.submit(read_all_the_time)
         try:
-            apply(served, ADDING["all of it"], sleep=sleep)
+            apply(served, ADDING["all of it"], patience=Patience(sleep=sleep))
         finally:
             done.set()
         assert reading.result(timeout=50) > 0
@@ -399,7 +401,7 @@ def test_without_a_moment_to_change_the_tables_nothing_is_changed(served: str) -
     with psycopg.connect(plain_address(served)) as long_reader:
         long_reader.execute("SELECT count(*) FROM consortium.request")
         with pytest.raises(errors.SinkUnavailableError, match=r"without readers of .*consortium\.request"):
-            apply(served, ADDING["a column"], wait_seconds=0)
+            apply(served, ADDING["a column"], patience=Patience(wait_seconds=0))
 
     assert read_content(served) == before
 
@@ -415,7 +417,7 @@ def test_a_plan_names_what_would_be_done_and_whose_views_depend(served: str, tmp
     assert facts["request"]["views"] == ["public.news", "public.open_requests"]
     assert "new column request.owner" in facts["request"]["steps"]
     assert "new index of request over status, id" in facts["request"]["steps"]
-    words = run(served, "plan", "--mapping", str(mapping_file(tmp_path, REFUSED["table note is gone"]))).stdout
+    words = run(served, "plan", "--mapping", str(mapping_file(tmp_path, NOT_IN_PLACE["table note is gone"]))).stdout
     assert "note: new schema\n  not in place: table note is gone" in words
     assert "request: nothing" in words
     assert read_content(served) == before

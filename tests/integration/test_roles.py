@@ -103,20 +103,21 @@ def with_private_table(mapping: Mapping) -> Mapping:
     return Mapping(mapping.name, (*mapping.tables, private))
 
 
-def may_read(roles: Roles, role: str) -> set[str]:
-    """Try every table and view of the schema, as the role."""
+def may_read(roles: Roles, role: str, schema: str = CHANNEL) -> set[str]:
+    """Try every table and view of a schema, as the role."""
     names = {
         row[0]
         for row in query(
             roles.url(roles.owner),
-            "SELECT relname FROM pg_class WHERE relnamespace = 'consortium'::regnamespace AND relkind IN ('r', 'v')",
+            "SELECT relname FROM pg_class WHERE relnamespace = to_regnamespace(?) AND relkind IN ('r', 'v')",
+            [schema],
         )
     }
     allowed = set()
     with roles.session(role) as session:
         for name in names:
             try:
-                session.execute(sql.SQL("SELECT * FROM {} LIMIT 1").format(sql.Identifier(name)))
+                session.execute(sql.SQL("SELECT * FROM {} LIMIT 1").format(sql.Identifier(schema, name)))
             except InsufficientPrivilege:
                 continue
             allowed.add(name)
@@ -166,6 +167,47 @@ def test_a_writer_makes_tables_again_and_fills_those_that_the_owner_changed(role
         session.execute(script)  # type: ignore[call-overload]  # made of nothing but names
     apply_mapping(writer, CHANNEL, mapping, asked)
     check_tables(writer, read_ledger(CHAIN.blocks), len(CHAIN.blocks), definition)
+
+
+def test_tables_of_a_new_version_have_the_rights_that_were_given_last(roles: Roles, tmp_path: Path) -> None:
+    migrated(roles)
+    owner, writer = roles.url(roles.owner), roles.url(roles.names.writer)
+    sync_once(SyncSettings(write_records(tmp_path / "blocks", CHAIN.blocks[:40]), writer, OUTCOMES))
+    definition = yaml.safe_load(OUTCOMES.read_text())
+    del definition["tables"]["requests"]
+    mapping = read_mapping(json.dumps(definition).encode(), "new")
+
+    apply_mapping(owner, CHANNEL, mapping, Operation("apply", "a test"))
+
+    sync_once(SyncSettings(write_records(tmp_path / "blocks", CHAIN.blocks), writer, OUTCOMES))
+    ledger = read_ledger(CHAIN.blocks)
+    assert_tables_equal_oracle(owner, CHAIN.blocks, OUTCOMES)
+    check_tables(owner, ledger, len(CHAIN.blocks), definition, api_version=2)
+    for role in (roles.names.reader, roles.names.auditor):
+        assert may_read(roles, role, schema="consortium_v2") == mapped_names(mapping)
+    assert may_read(roles, roles.names.private_reader, schema="consortium_v2") == set()
+    again = grant_rights(owner, CHANNEL, roles.names, None)
+    assert any('"consortium_v2"' in statement for statement in again)
+
+
+def test_an_owner_who_may_make_no_schema_is_told_what_an_administrator_does(
+    roles: Roles, postgresql_url: str, tmp_path: Path
+) -> None:
+    migrated(roles)
+    source = write_records(tmp_path / "blocks", CHAIN.blocks[:3])
+    sync_once(SyncSettings(source, roles.url(roles.names.writer), OUTCOMES))
+    with connect(make_url(postgresql_url)) as session:
+        database = sql.Identifier(str(make_url(postgresql_url).database))
+        session.execute(sql.SQL("REVOKE CREATE ON DATABASE {} FROM {}").format(database, sql.Identifier(roles.owner)))
+    mapping, asked = read_mapping_file(OUTCOMES), Operation("apply", "a test")
+    less = Mapping(mapping.name, mapping.tables[1:])
+
+    with pytest.raises(errors.ConfigurationError, match=r"CREATE SCHEMA consortium_v2 AUTHORIZATION") as refused:
+        apply_mapping(roles.url(roles.owner), CHANNEL, less, asked)
+
+    with connect(make_url(postgresql_url)) as session:
+        session.execute(str(refused.value).rpartition("runs: ")[2])  # type: ignore[call-overload]  # as it says
+    assert apply_mapping(roles.url(roles.owner), CHANNEL, less, asked).is_beside
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ import yaml
 
 from tests.support.oracle import Ledger, read_ledger
 from tests.support.oracle_tables import ExpectedTable, expected_tables
-from tests.support.tables import one_session, query, read_as_of, read_mapped, read_validity, read_writes
+from tests.support.tables import one_session, query, read_as_of, read_mapped, read_validity, read_writes, sql_name
 
 
 def assert_tables_equal_oracle(url: str, blocks: Sequence[bytes], mapping: Path) -> Ledger:
@@ -18,19 +18,19 @@ def assert_tables_equal_oracle(url: str, blocks: Sequence[bytes], mapping: Path)
     return ledger
 
 
-def check_tables(url: str, ledger: Ledger, height: int, definition: dict[str, Any]) -> None:
-    """Do the same for blocks and mapping that were read."""
-    with one_session(url):
-        _check_tables(url, ledger, height, definition)
+def check_tables(url: str, ledger: Ledger, height: int, definition: dict[str, Any], *, api_version: int = 1) -> None:
+    """Do the same for blocks and mapping that were read; `api_version`: that its tables are of."""
+    with one_session(url, api_version=api_version):
+        _check_tables(url, ledger, height, definition, api_version)
 
 
-def _check_tables(url: str, ledger: Ledger, height: int, definition: dict[str, Any]) -> None:
+def _check_tables(url: str, ledger: Ledger, height: int, definition: dict[str, Any], api_version: int) -> None:
     _check_chain(url, height)
     _check_transactions(url, ledger)
     _check_writes(url, ledger)
     _check_definitions(url, ledger)
     expected = expected_tables(ledger, definition)
-    found = read_mapped(url, definition)
+    found = read_mapped(url, definition, api_version)
     assert found.keys() == expected.keys()
     for name, table in expected.items():
         assert found[name].current == table.current, name
@@ -40,7 +40,7 @@ def _check_tables(url: str, ledger: Ledger, height: int, definition: dict[str, A
         for child, rows in table.children.items():
             assert found[name].children[child].current == rows.current, child
             assert found[name].children[child].history == rows.history, child
-        assert read_validity(url, name) == table.validity(), name
+        assert read_validity(url, sql_name(url, name, api_version)) == table.validity(), name
         if height and not url.startswith("sqlite"):
             for block in sorted({0, height // 3, height // 2, height - 1}):
                 _check_as_of(url, definition, name, table, block)

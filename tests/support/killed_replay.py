@@ -37,7 +37,7 @@ def main() -> None:
         sink = stack.enter_context(closing(open_store(url, "consortium", mapping=mapping, hook=hook)))
         limits = RunLimits(blocks=int(blocks), alone_bytes=1, workers=int(workers))
         source = open_block_file(Path(file))
-        Engine(source, sink, mapping, channel="consortium", archive=archive, limits=limits).run()
+        Engine(source, sink, sink.mapping, channel="consortium", archive=archive, limits=limits).run()
 
 
 if __name__ == "__main__":

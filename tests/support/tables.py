@@ -38,13 +38,17 @@ _OPEN: dict[tuple[str, str], Session] = {}
 
 
 @contextmanager
-def one_session(url: str, *, channel: str = "consortium") -> Iterator[Session]:
-    """Let every `query` inside read what was committed when the first of them began, by one session."""
+def one_session(url: str, *, channel: str = "consortium", api_version: int = 1) -> Iterator[Session]:
+    """Let every `query` inside read what was committed when the first of them began, by one session.
+
+    `api_version`: in PostgreSQL its schema comes first on the path.
+    """
     given = _OPEN.get((url, channel))
     if given is not None:
         yield given
         return
-    with closing(_connect(url, channel)) as session:
+    path = channel if api_version == 1 else f"{channel}_v{api_version},{channel}"
+    with closing(_connect(url, path)) as session:
         _OPEN[url, channel] = session
         try:
             yield session
@@ -52,7 +56,7 @@ def one_session(url: str, *, channel: str = "consortium") -> Iterator[Session]:
             del _OPEN[url, channel]
 
 
-def _connect(url: str, channel: str) -> Session:
+def _connect(url: str, path: str) -> Session:
     parsed = make_url(url)
     if parsed.drivername.startswith("sqlite"):
         connection = sqlite3.connect(f"file:{parsed.database}?mode=ro", uri=True, isolation_level=None)
@@ -63,7 +67,7 @@ def _connect(url: str, channel: str) -> Session:
             raise
         return connection
     address = parsed.set(drivername="postgresql").render_as_string(hide_password=False)
-    session = psycopg.connect(address, options=f"-c search_path={channel} -c timezone=UTC")
+    session = psycopg.connect(address, options=f"-c search_path={path} -c timezone=UTC")
     session.isolation_level = psycopg.IsolationLevel.REPEATABLE_READ
     set_json_loads(_text, session)  # numbers in it stay exact
     return session
@@ -101,7 +105,12 @@ def holds(url: str, blocks: int) -> bool:
     return applied(url) == blocks
 
 
-def read_mapped(url: str, definition: dict[str, Any]) -> dict[str, ExpectedTable]:
+def sql_name(url: str, name: str, api_version: int = 1) -> str:
+    """Give the name that a table of a version of the API has inside `one_session` of it."""
+    return name if api_version == 1 or not url.startswith("sqlite") else f"v{api_version}_{name}"
+
+
+def read_mapped(url: str, definition: dict[str, Any], api_version: int = 1) -> dict[str, ExpectedTable]:
     """Read all mapped tables of public state of a mapping into the oracle's form, checking the feed of each."""
     keys = {row[0]: bytes(row[1]) for row in query(url, "SELECT key_id, key FROM ledger_key WHERE collection = ''")}
     tables = {}
@@ -110,10 +119,11 @@ def read_mapped(url: str, definition: dict[str, Any]) -> dict[str, ExpectedTable
             continue  # private state has no history
         columns = Columns(table["columns"])
         found = ExpectedTable()
-        for row in query(url, f"SELECT kvr_key_id, external_id, {FACTS}, {columns.listed} FROM {name}"):  # noqa: S608
+        table_name = sql_name(url, name, api_version)
+        for row in query(url, f"SELECT kvr_key_id, external_id, {FACTS}, {columns.listed} FROM {table_name}"):  # noqa: S608
             found.current[keys[row[0]]] = (columns.values(row), tuple(row[2:7]))
             found.names[keys[row[0]]] = row[1]
-        history = f"SELECT kvr_key_id, external_id, {FACTS}, kvr_kind, {columns.listed} FROM {name}_history"  # noqa: S608
+        history = f"SELECT kvr_key_id, external_id, {FACTS}, kvr_kind, {columns.listed} FROM {table_name}_history"  # noqa: S608
         for row in query(url, history):
             found.history[keys[row[0]], (row[2], row[3], row[4])] = _version(row, columns)
             assert found.names.setdefault(keys[row[0]], row[1]) == row[1]
@@ -121,14 +131,15 @@ def read_mapped(url: str, definition: dict[str, Any]) -> dict[str, ExpectedTable
             url,
             "SELECT key_id, block_number, tx_number, write_number, value, closed_block, closed_by"
             " FROM ledger_quarantine WHERE table_name = ?",
-            [name],
+            [recorded_name(name, api_version)],
         )
         for row in quarantined:
             found.quarantined[keys[row[0]], (row[1], row[2], row[3])] = (bytes(row[4]), row[5], row[6])
         for child, entry in table.get("children", {}).items():
-            found.children[child] = _read_child(url, child, Columns(entry["columns"]), keys)
+            child_name = sql_name(url, child, api_version)
+            found.children[child] = _read_child(url, child_name, Columns(entry["columns"]), keys)
         tables[name] = found
-        check_feed(url, name, children=list(found.children))
+        check_feed(url, name, children=list(found.children), api_version=api_version)
     return tables
 
 
@@ -185,11 +196,18 @@ def read_as_of(
     return {keys[row[0]]: _version(row, columns) for row in rows}, children
 
 
-def check_feed(url: str, name: str, *, children: Sequence[str] = ()) -> None:
+def recorded_name(name: str, api_version: int) -> str:
+    """Give what our own tables call a table of a version of the API."""
+    return name if api_version == 1 else f"v{api_version}.{name}"
+
+
+def check_feed(url: str, name: str, *, children: Sequence[str] = (), api_version: int = 1) -> None:
     """Assert that a reader of the change feed, who knows nothing but its last number, has the table as it is.
 
     With the histories of the child tables that reader has these, too.
     """
+    called = recorded_name(name, api_version)
+    name, *children = (sql_name(url, one, api_version) for one in (name, *children))
     columns = columns_of(url, name)
     values = [column for column in columns if column not in ("kvr_key_id", "kvr_change_id")]
     listed = ", ".join(f'"{column}"' for column in values)
@@ -223,7 +241,7 @@ def check_feed(url: str, name: str, *, children: Sequence[str] = ()) -> None:
         for row in query(url, f"SELECT kvr_key_id, kvr_change_id, {listed} FROM {name}")  # noqa: S608
     }
     assert followed == current, f"{name}: the feed tells another story"
-    recorded = query(url, "SELECT last_change_id FROM sync_table WHERE name = ?", [name])
+    recorded = query(url, "SELECT last_change_id FROM sync_table WHERE name = ?", [called])
     assert recorded == [(last,)]
     first = values.index("kvr_block_number") + 1  # after the number of the change
     versions = {(key_id, *row[first : first + 3]) for key_id, row in followed.items()}
