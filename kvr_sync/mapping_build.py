@@ -4,13 +4,15 @@ Blocks go on arriving meanwhile. Keys are made in parts, each in a transaction o
 no reader; then those that were written since, again and again, until few blocks are left. The rest is made under the
 fence of the checkpoint, in the transaction that puts the mapping in force: engines begin anew after it, and keep up the
 tables of both. What breaks off is begun again by applying the same mapping, and finds the rows that are right already.
+
+Tables of private data are made in that last transaction alone: nobody would erase a value that stood in them before.
 """
 
 from collections.abc import Callable, Sequence
 from contextlib import closing
 from typing import Any, NamedTuple
 
-from sqlalchemy import Connection, Select, func, select, union, update
+from sqlalchemy import Connection, Select, func, select, update
 
 from kvr_sync.errors import MappingChangedError
 from kvr_sync.model import Checkpoint
@@ -67,8 +69,9 @@ class _Build:
         self._sink = sink
         self._tables = sink.tables
         self._on_part = on_part
-        self._all = range(len(sink.mapping.tables))
-        self._private = [number for number in self._all if sink.mapping.tables[number].collections]
+        numbered = [*enumerate(sink.mapping.tables)]
+        self._public = [number for number, table in numbered if not table.collections]
+        self._private = [number for number, table in numbered if table.collections]
 
     def run(self, operation: Operation, new: RecordedMapping, report: Report) -> Built:
         with self._sink.beside() as (connection, checkpoint):
@@ -77,7 +80,7 @@ class _Build:
             rewound = self._last_rewind(connection)
         for first in range(0, last_key + 1, PART_KEYS):
             with self._sink.beside() as (connection, _):
-                self._make(connection, self._all, self._between(first, first + PART_KEYS))
+                self._make(connection, self._public, self._between(first, first + PART_KEYS))
             report(min(first + PART_KEYS, last_key), last_key)
             self._on_part()
         for _ in range(MOST_ROUNDS):
@@ -85,7 +88,7 @@ class _Build:
                 number = _number(checkpoint)
                 if number - reached <= FEW_BLOCKS:
                     break
-                self._make(connection, self._all, _written_since(self._tables, reached))
+                self._make(connection, self._public, _written_since(self._tables, reached))
             reached = number
             self._on_part()
         with self._sink.fenced(building=True) as (connection, checkpoint):
@@ -93,15 +96,14 @@ class _Build:
                 raise MappingChangedError(
                     f"{self._sink.database.place}: the tables were rewound meanwhile: apply again"
                 )
-            self._make(connection, self._all, _written_since(self._tables, reached))
-            if self._private:
-                # Values come late and are erased without a write of their key, so all are looked at.
-                self._make(connection, self._private, None)
+            self._make(connection, self._public, _written_since(self._tables, reached))
+            self._make(connection, self._private, None)
             return self._put_in_force(connection, checkpoint, operation, new)
 
     def _make(self, connection: Connection, chosen: Sequence[int], keys: Select[Any] | None) -> list[Mended]:
         # Not closed with a block: entries are as a replay of all blocks leaves them.
-        return MappedLayer(self._sink, connection, None).make_again(chosen, keys=keys) if chosen else []
+        layer = MappedLayer(self._sink, connection, None)
+        return layer.make_again(chosen, keys=keys, fresh=self._private) if chosen else []
 
     def _between(self, first: int, end: int) -> Select[tuple[int]]:
         key = self._tables.key.c.key_id
@@ -143,10 +145,6 @@ def _number(checkpoint: Checkpoint | None) -> int:
 
 
 def _written_since(tables: LedgerTables, block_number: int) -> Select[Any]:
-    """Select the keys that blocks above one wrote."""
-    parts = [
-        select(history.c.key_id).where(history.c.block_number > block_number)
-        for history in (tables.key_history, tables.private_hash)
-    ]
-    found = union(*parts).subquery()
-    return select(found.c.key_id)
+    """Select the public keys that blocks above one wrote."""
+    history = tables.key_history
+    return select(history.c.key_id).where(history.c.block_number > block_number).distinct()

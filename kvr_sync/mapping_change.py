@@ -30,7 +30,7 @@ from kvr_sync.store.database import Database, open_database
 from kvr_sync.store.encoding import DatabaseKind, encoding_for
 from kvr_sync.store.ledger_layer import LayerPart, LedgerLayer
 from kvr_sync.store.ledger_sink import LOOKUP_SIZE, Store, chunks
-from kvr_sync.store.mapped_layer import KEPT_CLOSINGS, MappedLayer, Mended, Report
+from kvr_sync.store.mapped_layer import MappedLayer, Mended, Report
 from kvr_sync.store.mapped_table import mapped_tables
 from kvr_sync.store.mapping_ddl import (
     Dependent,
@@ -43,6 +43,7 @@ from kvr_sync.store.mapping_ddl import (
 from kvr_sync.store.migration import refuse_without_ddl, refuse_without_schema
 from kvr_sync.store.opening import check_collations, sink_for
 from kvr_sync.store.operation_log import Operation, append_operation
+from kvr_sync.store.quarantine_closing import KEPT_CLOSINGS
 from kvr_sync.store.roles import grant_on_new_tables
 from kvr_sync.store.schema import LedgerTables, ledger_tables
 from kvr_sync.store.schema_change import LOCK_MILLISECONDS, PATIENCE, Patience, change_tables, run_step
@@ -296,7 +297,10 @@ def _fill(database: Database, plan: MappingPlan, operation: Operation, report: R
     with closing(sink_for(store, hook=hook)) as sink, sink.fenced() as (connection, checkpoint):
         number = checkpoint.block_number if checkpoint else None
         chosen = _made_again(plan, mapping)
-        mended = MappedLayer(sink, connection, number).make_again(chosen, report=report) if chosen else []
+        made = {change.table for change in plan.changes if change.parts[0].is_new}
+        fresh = {place for place in chosen if mapping.tables[place].name in made}
+        layer = MappedLayer(sink, connection, number)
+        mended = layer.make_again(chosen, fresh=fresh, report=report) if chosen else []
         for index in list(missing_indexes(connection, mapped)):
             connection.execute(CreateIndex(index))
         newest = tables.mapping.c.version == plan.version

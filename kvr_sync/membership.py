@@ -72,11 +72,11 @@ class Membership:
         if configs is None:
             key = LedgerKey(LIFECYCLE_NAMESPACE, "", collections_field_key(namespace))
             state = self._read_keys([key]).get(key)
-            configs = self._configs[namespace] = _decode(None if state is None else state.value)
+            configs = self._configs[namespace] = decode_definition(None if state is None else state.value)
         config = find_collection(configs, collection)
         if config is None:
             return _Terms(is_member=False, block_to_live=0)
-        return _Terms(self._is_member(config), config.block_to_live)
+        return _Terms(is_member(config, self.msp_id), config.block_to_live)
 
     def _define(self, field: bytes, value: bytes | None) -> Iterable[CollectionMembership]:
         """Take a new definition; give the collections of it that the organisation is a member of."""
@@ -87,16 +87,28 @@ class Membership:
             namespace = field[len(before) : len(field) - len(after)].decode()
         except UnicodeDecodeError:
             return
-        configs = self._configs[namespace] = _decode(value)
+        configs = self._configs[namespace] = decode_definition(value)
         for config in configs:
-            if self._is_member(config):
+            if is_member(config, self.msp_id):
                 yield CollectionMembership(namespace, config.name, config.block_to_live)
 
-    def _is_member(self, config: CollectionConfig) -> bool:
-        try:
-            return self.msp_id in member_msp_ids(config)
-        except DecodeError:
-            return False
+
+def is_member(config: CollectionConfig | None, msp_id: str) -> bool:
+    """Tell whether an organisation is a member of a collection; of one that is not defined nobody is."""
+    try:
+        return config is not None and msp_id in member_msp_ids(config)
+    except DecodeError:
+        return False
+
+
+def decode_definition(content: bytes | None) -> tuple[CollectionConfig, ...]:
+    """Give the collections that a chaincode's field of the `_lifecycle` state defines; total."""
+    if content is None:
+        return ()
+    try:
+        return decode_collections(parse(db_pb2.StateData, content, "StateData").Bytes)
+    except DecodeError:
+        return ()  # A peer that cannot read the definition has no members and no expiry for it either.
 
 
 def _put(change: PrivateChange, value: PrivateValue | None, *, is_member: bool) -> PrivateChange:
@@ -104,12 +116,3 @@ def _put(change: PrivateChange, value: PrivateValue | None, *, is_member: bool) 
         return change._replace(private_key=value.private_key, value=value.value)
     # What a member's peer does not hand over is missing. Others hold nothing, and nothing that is outdated either.
     return change._replace(effect=Effect.MISSING if is_member else Effect.DELETE)
-
-
-def _decode(content: bytes | None) -> tuple[CollectionConfig, ...]:
-    if content is None:
-        return ()
-    try:
-        return decode_collections(parse(db_pb2.StateData, content, "StateData").Bytes)
-    except DecodeError:
-        return ()  # A peer that cannot read the definition has no members and no expiry for it either.

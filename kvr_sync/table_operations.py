@@ -18,9 +18,10 @@ from kvr_sync.quarantine_report import count_quarantine, explain_quarantine
 from kvr_sync.read import open_tables
 from kvr_sync.store.change_feed import ChangeKind
 from kvr_sync.store.ledger_sink import LedgerSink
-from kvr_sync.store.mapped_layer import KEPT_CLOSINGS, MappedLayer, Mended, Report
+from kvr_sync.store.mapped_layer import MappedLayer, Mended, Report
 from kvr_sync.store.opening import open_store, recorded_member
 from kvr_sync.store.operation_log import Operation, append_operation
+from kvr_sync.store.quarantine_closing import KEPT_CLOSINGS
 from kvr_sync.store.sink import Hook, no_hook
 
 
@@ -42,15 +43,16 @@ def rebuild_tables(
     report: Report = lambda _done, _all: None,
     hook: Hook = no_hook,
 ) -> TableOperation:
-    """Make public mapped tables (none named: all) again from the ledger layer, by the recorded mapping.
+    """Make mapped tables (none named: all) again from the ledger layer, by the recorded mapping.
 
     Rows that differ are put right, whatever changed them, and announced in the feed. The quarantine is made again too.
+    Of private versions that were erased, `MappedLayer` says what it keeps.
     Raises ConfigurationError: no such table, nothing there. Any other error of the sink leaves all as it was.
     """
     with _opened(url, channel, hook) as (sink, name), sink.fenced() as (connection, checkpoint):
         chosen = _chosen(sink.mapping, names, sink.database.place)
         layer = MappedLayer(sink, connection, checkpoint.block_number if checkpoint else None)
-        mended = layer.make_again(chosen, report=report) if chosen else []
+        mended = layer.make_again(chosen, report=report)
         return _logged(sink, connection, operation, name, checkpoint, mended)
 
 
@@ -77,9 +79,7 @@ def release_quarantine(
         if table is not None and key is not None:
             entries = explain_quarantine(connection, sink.tables, sink.mapping.tables[chosen[0]].name, key)
             keys = keys.where(sink.tables.quarantine.c.key_id.in_({entry.key_id for entry in entries}))
-        mended = []
-        if chosen:
-            mended = layer.make_again(chosen, keys=keys, announced_as=ChangeKind.RELEASE, report=report)
+        mended = layer.make_again(chosen, keys=keys, announced_as=ChangeKind.RELEASE, report=report)
         return _logged(sink, connection, operation, name, checkpoint, mended)
 
 
@@ -134,17 +134,11 @@ def _opened(url: str, channel: str | None, hook: Hook = no_hook) -> Iterator[tup
 
 
 def _chosen(mapping: Mapping, names: Sequence[str], place: str) -> list[int]:
-    """Give the places of public tables in the mapping; none named: all of them."""
-    known = {table.name: number for number, table in enumerate(mapping.tables) if not table.collections}
-    private = {table.name for table in mapping.tables if table.collections}
+    """Give the places of tables in the mapping; none named: all of them."""
+    known = {table.name: number for number, table in enumerate(mapping.tables)}
     # Of tables that are not there the error speaks below.
-    names = [find_name(name, (*known, *private)) or name for name in names]
+    names = [find_name(name, known) or name for name in names]
     for name in names:
-        if name in private:
-            raise ConfigurationError(
-                f"{place}: table {name} is of private data, which is not made again: what was erased, and what has not"
-                " come yet, is known to that table alone"
-            )
         if name not in known:
             parents = [table.name for table in mapping.tables if name in {child.name for child in table.children}]
             told = f"its rows come with table {parents[0]}" if parents else f"there are {', '.join(known)}"

@@ -5,7 +5,7 @@ Everything else needs tables of their own.
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Literal
 
 from kvr_sync.mapping.definition import (
@@ -82,7 +82,7 @@ def _shares_type(table: TableMapping, other: TableMapping) -> bool:
     return (
         isinstance(table.key, CompositeSelector)
         and isinstance(other.key, CompositeSelector)
-        and table.collections == other.collections
+        and (table.collections == other.collections or not set(table.collections).isdisjoint(other.collections))
         and table.key.object_type == other.key.object_type
         and table.namespace == other.namespace
     )
@@ -96,16 +96,7 @@ def _new_table(table: TableMapping, parts_before: set[str]) -> TableChange:
         else PartChange(part.name, obstacles=(f"table {part.name} belongs to another table now",))
         for part in parts
     ]
-    return _without_private(table, TableChange(table.name, tuple(changes), is_made_again=True))
-
-
-def _without_private(table: TableMapping, change: TableChange) -> TableChange:
-    """Tables of private data are not made again: what was erased or is missing is known to them alone."""
-    if not table.collections or not change.is_made_again:
-        return change
-    obstacle = f"table {table.name} is of private data, which is not made again"
-    first, *others = change.parts
-    return replace(change, parts=(replace(first, obstacles=(*first.obstacles, obstacle)), *others))
+    return TableChange(table.name, tuple(changes), is_made_again=True)
 
 
 def _compare(old: TableMapping, new: TableMapping, *, is_made_again: bool) -> TableChange:
@@ -135,7 +126,7 @@ def _compare(old: TableMapping, new: TableMapping, *, is_made_again: bool) -> Ta
             parts.append(_compare_parts(known, child, [], moved))
     parts += [PartChange(name, obstacles=(f"table {name} is gone",)) for name in children]
     is_filled = any(part.is_new or part.columns or part.indexes for part in parts)
-    return _without_private(new, TableChange(new.name, tuple(parts), is_made_again or is_filled))
+    return TableChange(new.name, tuple(parts), is_made_again or is_filled)
 
 
 def _compare_parts(

@@ -6,7 +6,7 @@ hash, block and cause (`purge` or `expiry`). What stays physically is described 
 
 from typing import Any
 
-from sqlalchemy import Connection, Table, and_, case, delete, func, select, tuple_, update
+from sqlalchemy import Connection, Table, and_, case, delete, func, or_, select, tuple_, update
 
 from kvr_sync.store.mapped_table import ERASED_BLOCK, ERASED_BY, FACT_COLUMNS, VERSION_COLUMNS, MappedTable
 from kvr_sync.store.private_rows import EXPIRY
@@ -68,9 +68,11 @@ class Erasure:
         entry = self._quarantine
         place = (entry.c.key_id, entry.c.block_number, entry.c.tx_number, entry.c.write_number)
         same = and_(*(one == own for one, own in zip(place, self._version, strict=True)))
+        # A later block of the same run may have closed it already, and came too late.
+        is_open = or_(entry.c.closed_block.is_(None), entry.c.closed_block > self._value.c.expiring_block)
         self._connection.execute(
             update(entry)
-            .where(same, self._is_due, entry.c.table_name == table_name, entry.c.closed_block.is_(None))
+            .where(same, self._is_due, entry.c.table_name == table_name, is_open)
             .values(closed_block=self._value.c.expiring_block, closed_by="erased")
         )
 

@@ -16,7 +16,6 @@ from sqlalchemy import (
     bindparam,
     delete,
     desc,
-    exists,
     or_,
     select,
     tuple_,
@@ -37,6 +36,7 @@ from kvr_sync.model import (
 )
 from kvr_sync.store.encoding import DatabaseKind, stored_time
 from kvr_sync.store.mapped_table import VERSION_COLUMNS, MappedTable
+from kvr_sync.store.quarantine_closing import KEPT_CLOSINGS, derived_closing
 from kvr_sync.store.rows import Encoding, Row
 from kvr_sync.store.schema import LedgerTables
 from kvr_sync.store.storable import MAX_SENTENCE_BYTES, storable_text
@@ -172,11 +172,12 @@ class LateArrival:
         sequence = self._sequence(one)
         rows, quarantined = map_private_change(change, self._mapping, sequence, one.block_number, facts)
         for entry in quarantined:
-            self._quarantine(one, entry, row.ended_block)
+            self._quarantine(one, entry)
         by_table = {mapped.table: mapped for mapped in rows}
         for number, definition in enumerate(self._mapping.tables):
             if definition.namespace == one.key.namespace and one.key.collection in definition.collections:
                 self._write(number, one, by_table.get(number), facts, is_in_force=row.ended_block is None)
+                self._close_quarantine(number, one.key_id)
         return True
 
     def _write(
@@ -211,18 +212,24 @@ class LateArrival:
                 if made and table is not None:
                     self._insert(self._connection, table, made)
 
-    def _quarantine(self, one: MissingValue, entry: QuarantinedWrite, ended_block: int | None) -> None:
-        """Put a value that does not fit there, without its bytes; one that is outdated is closed as it came to be."""
-        closed_by = None
-        if ended_block is not None:
-            value = self._tables.private_value
-            follows = exists().where(value.c.key_id == one.key_id, value.c.block_number == ended_block)
-            closed_by = "overwritten" if self._connection.scalar(select(follows)) else "deleted"
+    def _quarantine(self, one: MissingValue, entry: QuarantinedWrite) -> None:
+        """Put a value that does not fit there, without its bytes."""
         name = self._encoding.tables[entry.table].name
         version = (one.block_number, one.tx_number, one.write_number)
         reason = (storable_text(entry.reason), storable_text(entry.detail, MAX_SENTENCE_BYTES))
-        row: Row = (one.key_id, name, *version, *reason, entry.value, ended_block, closed_by)
+        row: Row = (one.key_id, name, *version, *reason, entry.value, None, None)
         self._insert(self._connection, self._tables.quarantine, [row])
+
+    def _close_quarantine(self, number: int, key_id: int) -> None:
+        """Close the entries of a key as if its values had come in their order."""
+        entry, mapped = self._tables.quarantine, self._mapped[number]
+        closed = entry.c.closed_by
+        self._connection.execute(
+            update(entry)
+            .where(entry.c.table_name == mapped.name, entry.c.key_id == key_id)
+            .where(or_(closed.is_(None), closed.not_in(KEPT_CLOSINGS)))
+            .values(derived_closing(entry, mapped.history))
+        )
 
     def _sequence(self, one: MissingValue) -> int:
         """Give the sequence of the definition in force for the value's block, 0 where there is none."""

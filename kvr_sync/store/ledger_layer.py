@@ -2,8 +2,8 @@
 
 The mapped layer is a pure function of ledger layer and mapping: `map_block` is asked again for every stored write, with
 what the ledger layer knows of its transaction and of the chaincode definitions below its block. Writes are read key by
-key, each key in ledger order, which is the order of the primary key, so memory does not grow with the chain. Tables of
-private data are not made here: what they tell of erased and missing values is not in the ledger layer.
+key, each key in ledger order, which is the order of the primary key, so memory does not grow with the chain. After the
+public writes come the private ones (`private_layer`), but for those whose values were erased.
 """
 
 from bisect import bisect_left
@@ -14,7 +14,7 @@ from sqlalchemy import Column, ColumnElement, Connection, Row, Select, and_, fun
 
 from kvr_sync.definitions import Definitions
 from kvr_sync.mapping.definition import Mapping as TableMappings
-from kvr_sync.mapping.map import map_block
+from kvr_sync.mapping.map import map_block, map_private_change
 from kvr_sync.model import (
     BlockChanges,
     Effect,
@@ -24,6 +24,7 @@ from kvr_sync.model import (
     RowBatch,
     WriteKind,
 )
+from kvr_sync.store.private_layer import PrivateLayer
 from kvr_sync.store.rows import Encoding, RunRows, list_builder
 from kvr_sync.store.rows import Row as TableRow
 from kvr_sync.store.schema import LedgerTables
@@ -62,7 +63,7 @@ class LedgerLayer:
         chosen: Collection[int],
         keys: Select[Any] | None = None,
     ) -> None:
-        """`chosen`: the public tables to make rows of; `keys`: selects the numbers of the keys to read, None: all."""
+        """`chosen`: the tables to make rows of; `keys`: selects the numbers of the keys to read, None: all."""
         self._connection = connection
         self._tables = tables
         self._mapping = mapping
@@ -70,13 +71,15 @@ class LedgerLayer:
         self._chosen = frozenset(chosen)
         self._keys = keys
         chosen_tables = [table for number, table in enumerate(mapping.tables) if number in self._chosen]
-        self._namespaces = {storable_text(table.namespace): table.namespace for table in chosen_tables}
-        """Namespaces by the form in which they are stored."""
+        public = [table for table in chosen_tables if not table.collections]
+        self._namespaces = {storable_text(table.namespace): table.namespace for table in public}
+        """Namespaces of public tables by the form in which they are stored."""
+        self._private = PrivateLayer(connection, tables, [table for table in chosen_tables if table.collections], keys)
 
     def count(self) -> int:
         """Count the writes that `parts` reads."""
         statement = self._public().with_only_columns(func.count(), maintain_column_froms=True).order_by(None)
-        return self._connection.scalar(statement) or 0
+        return (self._connection.scalar(statement) or 0) + self._private.count()
 
     def parts(self) -> Iterator[LayerPart]:
         """Yield the rows of every version of every key."""
@@ -97,6 +100,11 @@ class LedgerLayer:
         for key, row, write in self._public_writes(self._public()):
             batch = map_block(_block(row, (write,)), self._mapping, None, sequences(row.block_number))
             yield key, row.key_id, self._of_chosen(batch), len(write.value or b"")
+        for row, change in self._private.changes():
+            number, sequence = row.block_number, sequences(row.block_number).get(change.key.namespace, 0)
+            mapped, quarantined = map_private_change(change, self._mapping, sequence, number, stored_facts(row))
+            batch = RowBatch(_block(row, ()), tuple(mapped), tuple(quarantined))
+            yield change.key, row.key_id, self._of_chosen(batch), len(change.value or b"")
 
     def _of_chosen(self, batch: RowBatch) -> RowBatch:
         chosen = self._chosen

@@ -51,6 +51,7 @@ from kvr_sync.store.private_rows import add_missing, end_outdated, mark_purged
 from kvr_sync.store.rows import (
     DELETED,
     KEPT,
+    MISSED,
     NEVER_ASKED,
     PURGED,
     BlockRow,
@@ -96,7 +97,8 @@ CACHED_STATEMENTS = 512
 """Of each kind, by table; a service makes its tables anew for every run."""
 
 
-_CLOSED_BY = {KEPT: "overwritten", DELETED: "deleted", PURGED: "erased"}
+_CLOSED_BY = {KEPT: "overwritten", DELETED: "deleted", PURGED: "erased", MISSED: "overwritten"}
+"""A value that is missing is one that came after."""
 
 
 class Touched(NamedTuple):

@@ -8,7 +8,7 @@ The change feed tells of each key whose current row, or any version of whose pas
 as it is now. A reader who keeps nothing but its last number ends with the table, whatever was wrong when it read.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, Literal, NamedTuple
 
@@ -29,7 +29,6 @@ from sqlalchemy import (
     or_,
     select,
     true,
-    tuple_,
     union_all,
     update,
 )
@@ -38,16 +37,18 @@ from sqlalchemy.sql.dml import UpdateBase
 from kvr_sync.store.change_feed import ChangeKind
 from kvr_sync.store.ledger_layer import LayerPart, LedgerLayer
 from kvr_sync.store.ledger_sink import LedgerSink
-from kvr_sync.store.mapped_table import VERSION_COLUMNS, ChildTable, MappedTable
-from kvr_sync.store.schema import FIRST_COLUMNS, INT16, INT32, INT64, TEXT
+from kvr_sync.store.mapped_table import ERASED_BLOCK, ERASED_BY, VERSION_COLUMNS, ChildTable, MappedTable
+from kvr_sync.store.private_layer import erased_versions, is_erased
+from kvr_sync.store.quarantine_closing import KEPT_CLOSINGS, derived_closing
+from kvr_sync.store.schema import FIRST_COLUMNS, INT16, INT32, INT64, LATER_COLUMNS, TEXT
 
 Report = Callable[[int, int], None]
 """Called with the number of writes read so far, and of all there are to read."""
 
 _VERSION = VERSION_COLUMNS[1:]
 _GONE = (int(ChangeKind.DELETE), int(ChangeKind.ERASURE))
-KEPT_CLOSINGS = ("released", "erased")
-"""Entries of the quarantine that tell what was done, and do not follow from the ledger layer."""
+_IN_FORCE = ("put", "metadata")
+"""Kinds of versions with values; those of all others have none."""
 
 
 class Mended(NamedTuple):
@@ -66,7 +67,13 @@ class Mended(NamedTuple):
 
 
 class MappedLayer:
-    """The mapped tables of a sink, in a transaction that holds the fence (`LedgerSink.fenced`)."""
+    """The mapped tables of a sink, in a transaction that holds the fence (`LedgerSink.fenced`).
+
+    Of private versions that were erased the ledger layer knows neither key nor value, and so not which tables of their
+    collection had a row of them, nor which of them refused the value (`private_layer.erased_versions`). Such rows and
+    entries of the quarantine stay where they are, and where somebody took one out it does not come back. Whatever else
+    stands in them is made again: no value, no key, no child row, but when and why they were erased.
+    """
 
     def __init__(self, sink: LedgerSink, connection: Connection, closing_block: int | None) -> None:
         """`closing_block`: the checkpoint, with which entries of the quarantine are closed."""
@@ -80,13 +87,16 @@ class MappedLayer:
         chosen: Sequence[int],
         *,
         keys: Select[Any] | None = None,
+        fresh: Collection[int] = (),
         announced_as: Literal[ChangeKind.RELEASE] | None = None,
         report: Report = lambda _done, _all: None,
     ) -> list[Mended]:
-        """Make the chosen public tables (by their place in the mapping) equal to what ledger layer and mapping give.
+        """Make the chosen tables (by their place in the mapping) equal to what ledger layer and mapping give.
 
-        `keys`: selects the numbers of the keys that are looked at; None: all. `announced_as`: the kind of the changes
-        of rows that are there afterwards; None: insert or update, as a reader of the feed will find it.
+        `keys`: selects the numbers of the keys that are looked at; None: all. `fresh`: those of the tables that never
+        were filled: a private one gets a row of every erased version of its collections, whatever it was of.
+        `announced_as`: the kind of the changes of rows that are there afterwards; None: insert or update, as a reader
+        of the feed will find it.
         """
         if self._connection.dialect.name == "postgresql":
             self._connection.exec_driver_sql("SET LOCAL statement_timeout = 0")  # one statement mends a whole table
@@ -96,6 +106,8 @@ class MappedLayer:
                 self._connection.execute(insert(bench.scope).from_select(["key_id"], keys))
                 scope = select(bench.scope.c.key_id)
             self._fill(bench, chosen, scope, report)
+            for number in chosen:
+                self._keep_erased(bench, number, scope, is_fresh=number in fresh)
             return [self._mend(bench, number, scope, announced_as) for number in chosen]
 
     def _fill(self, bench: "_Workbench", chosen: Sequence[int], scope: Select[Any] | None, report: Report) -> None:
@@ -119,6 +131,14 @@ class MappedLayer:
             for child, child_rows in zip(again.children, rows.children, strict=True):
                 insert_rows(connection, child.versions, child_rows.rows, keys)
         insert_rows(connection, bench.quarantine, part.rows.ledger.quarantine, keys)
+
+    def _keep_erased(self, bench: "_Workbench", number: int, scope: Select[Any] | None, *, is_fresh: bool) -> None:
+        """Write down the versions that were erased, of which the tables alone know."""
+        definition, versions = self._sink.mapping.tables[number], bench.tables[number].versions
+        if definition.collections:
+            mapped = self._sink.mapped[number]
+            rows = erased_versions(self._tables, definition, mapped, scope, is_fresh=is_fresh)
+            self._connection.execute(insert(versions).from_select(rows.selected_columns.keys(), rows))
 
     def _mend(
         self,
@@ -187,7 +207,12 @@ class MappedLayer:
         connection, feed, change = self._connection, self._tables.mapped_table, self._tables.change
         table_id = self._table_id(mapped.name)
         last = connection.scalar(select(feed.c.last_change_id).where(feed.c.table_id == table_id)) or 0
-        news = union_all(_put_right(bench, mapped.current, again, announced_as), _gone(bench, change, table_id, again))
+        gone: ColumnElement[int] = literal(int(ChangeKind.DELETE))
+        if mapped.is_private:
+            gone = case((is_erased(self._tables, change), literal(int(ChangeKind.ERASURE))), else_=gone)
+        news = union_all(
+            _put_right(bench, mapped.current, again, announced_as), _gone(bench, change, table_id, again, gone)
+        )
         found = news.subquery()
         order = (*(found.c[name] for name in _VERSION), found.c.kvr_key_id)
         number = last + func.row_number().over(order_by=order)
@@ -206,7 +231,7 @@ class MappedLayer:
     def _close_released(self, name: str, versions: Table, scope: Select[Any] | None) -> int:
         """Close the entries whose version fits now."""
         entry = self._tables.quarantine
-        fits = exists().where(_is_version(entry, versions), versions.c.kvr_kind != "delete")
+        fits = exists().where(_is_version(entry, versions), versions.c.kvr_kind.in_(_IN_FORCE))
         closed = entry.c.closed_by
         statement = (
             update(entry)
@@ -222,16 +247,33 @@ class MappedLayer:
         """Make the other entries what mapping and later versions say."""
         connection, entry, again = self._connection, self._tables.quarantine, bench.quarantine
         of_table = again.c.table_name == mapped.name
-        connection.execute(update(again).where(of_table).values(_closing(again, versions)))
+        connection.execute(update(again).where(of_table).values(derived_closing(again, versions)))
         keys = [column.name for column in entry.primary_key.columns]
         same_key = and_(*(again.c[name] == entry.c[name] for name in keys))
         same = and_(*(again.c[name].is_not_distinct_from(entry.c[name]) for name in entry.c.keys()))  # noqa: SIM118
         is_derived = or_(entry.c.closed_by.is_(None), entry.c.closed_by.not_in(KEPT_CLOSINGS))
         wrong = and_(or_(is_derived, exists().where(same_key)), ~exists().where(same))
+        if mapped.is_private:
+            self._close_erased(mapped.name, scope)
+            wrong = and_(wrong, ~is_erased(self._tables, entry))
         connection.execute(delete(entry).where(entry.c.table_name == mapped.name, _within_entries(entry, scope), wrong))
         names = entry.c.keys()
         missing = select(*(again.c[name] for name in names)).where(of_table, ~exists().where(same_key))
         connection.execute(insert(entry).from_select(names, missing))
+
+    def _close_erased(self, name: str, scope: Select[Any] | None) -> None:
+        """Let the entries of erased versions be closed, and hold nothing."""
+        entry, value = self._tables.quarantine, self._tables.private_value
+        erased_block = select(value.c.erased_block).where(
+            *(value.c[name] == entry.c[name] for name in value.primary_key.columns.keys())  # noqa: SIM118
+        )
+        of_erased = (entry.c.table_name == name, _within_entries(entry, scope), is_erased(self._tables, entry))
+        kept = {
+            "value": b"",
+            "closed_block": func.coalesce(entry.c.closed_block, erased_block.scalar_subquery()),
+            "closed_by": func.coalesce(entry.c.closed_by, "erased"),
+        }
+        self._connection.execute(update(entry).where(*of_erased).values(kept))
 
     def _count_open(self, name: str) -> int:
         entry = self._tables.quarantine
@@ -265,28 +307,14 @@ def _is_version(entry: Table, versions: Table) -> ColumnElement[bool]:
     )
 
 
-def _closing(entry: Table, versions: Table) -> dict[str, Any]:
-    """The first later version closes an entry, so that it does not matter when it is looked at."""
-    position = tuple_(*(versions.c[name] for name in _VERSION))
-    later = (versions.c.kvr_key_id == entry.c.key_id) & (
-        position > tuple_(*(entry.c[name.removeprefix("kvr_")] for name in _VERSION))
-    )
-    order = [versions.c[name] for name in _VERSION]
-    by = case((versions.c.kvr_kind == "delete", "deleted"), else_="overwritten")
-    return {
-        "closed_block": select(versions.c.kvr_block_number).where(later).order_by(*order).limit(1).scalar_subquery(),
-        "closed_by": select(by).where(later).order_by(*order).limit(1).scalar_subquery(),
-    }
-
-
 def _newest(versions: Table) -> Select[Any]:
-    """Current rows: the newest version of each key, if it is no delete."""
+    """Current rows: the newest version of each key, if it has values."""
     order = [versions.c[name].desc() for name in _VERSION]
     place = func.row_number().over(partition_by=versions.c.kvr_key_id, order_by=order).label("kvr_place")
     numbered = select(*versions.c, place).subquery()
-    names = [name for name in versions.c.keys() if name != "kvr_kind"]  # noqa: SIM118  columns, not a dictionary
+    names = [name for name in versions.c.keys() if name not in ("kvr_kind", ERASED_BLOCK, ERASED_BY)]  # noqa: SIM118
     columns = [numbered.c[name] for name in names]
-    return select(*columns).where(numbered.c.kvr_place == 1, numbered.c.kvr_kind != "delete")
+    return select(*columns).where(numbered.c.kvr_place == 1, numbered.c.kvr_kind.in_(_IN_FORCE))
 
 
 def _of_current(versions: Table, current: Table) -> Select[Any]:
@@ -314,11 +342,11 @@ def _put_right(bench: "_Workbench", current: Table, again: Table, announced_as: 
     )
 
 
-def _gone(bench: "_Workbench", change: Table, table_id: int, again: Table) -> Select[Any]:
+def _gone(bench: "_Workbench", change: Table, table_id: int, again: Table, kind: ColumnElement[int]) -> Select[Any]:
     """Rows that a reader of the feed has and should not, with the version that it has."""
     known = bench.known
     return (
-        select(known.c.key_id, literal(int(ChangeKind.DELETE)))
+        select(known.c.key_id, kind)
         .add_columns(*(change.c[name.removeprefix("kvr_")] for name in _VERSION))
         .select_from(known)
         .join(change, (change.c.table_id == table_id) & (change.c.change_id == known.c.change_id))
@@ -393,11 +421,12 @@ def _again(mapped: MappedTable, name: str, metadata: MetaData) -> _Again:
     current = mapped.current
     kind = Column("kvr_kind", TEXT)
     others = [column for column in current.columns if column.name not in ("kvr_key_id", "kvr_change_id")]
+    of_erasure = [mapped.history.c[name] for name in (ERASED_BLOCK, ERASED_BY)] if mapped.is_private else []
     versions = Table(
         f"{name}_versions",
         metadata,
-        *_columns([current.c.kvr_key_id, kind, *others], VERSION_COLUMNS),
-        info={FIRST_COLUMNS: ("kvr_key_id", "kvr_kind")},
+        *_columns([current.c.kvr_key_id, kind, *others, *of_erasure], VERSION_COLUMNS),
+        info={FIRST_COLUMNS: ("kvr_key_id", "kvr_kind"), LATER_COLUMNS: (ERASED_BLOCK, ERASED_BY)},
     )
     children = tuple(
         _again_child(child, f"{name}_child_{place}", metadata) for place, child in enumerate(mapped.children)

@@ -142,6 +142,9 @@ class ChildRows(NamedTuple, Generic[R_co]):
 KEPT: Final = 0
 DELETED: Final = 1
 PURGED: Final = 2
+MISSED: Final = 3
+_GONE = {Effect.PURGE: PURGED, Effect.MISSING: MISSED}
+"""What becomes of a row with an effect that leaves none; DELETED with all others."""
 
 
 class MappedRows(NamedTuple, Generic[R_co]):
@@ -156,7 +159,7 @@ class MappedRows(NamedTuple, Generic[R_co]):
     """By key position: which of `history` is the row to have now; None: the key is gone."""
     steps: Sequence[int]
     """For each row of `history` five numbers, one after the other: position of the key, whether the row goes with it
-    (KEPT, DELETED or PURGED), block, transaction, write."""
+    (KEPT, DELETED, PURGED or MISSED), block, transaction, write."""
     children: Sequence[ChildRows[R_co]]
 
 
@@ -380,7 +383,8 @@ class RunBuilder(Generic[S]):
             current[position] = None if is_deleted else index + len(rows)
             facts = (number, tx_number, write_number, *senders[tx_number])
             rows.append((position, _KIND_NAMES[effect], external_id, *encoded, *facts))
-            steps.extend((position, PURGED if effect is _EFFECT_PURGE else is_deleted, number, tx_number, write_number))
+            gone = _GONE.get(effect, DELETED) if is_deleted else KEPT
+            steps.extend((position, gone, number, tx_number, write_number))
             if has_children:
                 self._append_children(table, position, () if is_deleted else row.children, facts)
         history.extend(rows)

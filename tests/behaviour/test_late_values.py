@@ -25,6 +25,7 @@ from kvr_sync.store.opening import open_store
 from tests.support.chain_factory import TransactionSpec, delete, private_set, purge
 from tests.support.command import kvr
 from tests.support.evidence import wait_until
+from tests.support.mapped_layer import check_made_again
 from tests.support.private_chain import PROFILES, Chain, bring, missing_rows, private_rows, secret
 from tests.support.recorded_peer import Fault, RecordedPeer, command_options, peer_settings, recorded_peer
 from tests.support.tables import NO_TABLES, check_feed, query
@@ -82,7 +83,9 @@ def ask(
 ) -> Reconciliation:
     settings = peer_settings(folder, peers, private_data=True)
     with opened(url, clock) as sink:
-        return reconcile(sink, settings, due=due)
+        done = reconcile(sink, settings, due=due)
+    check_made_again(url)
+    return done
 
 
 def unreadable(content: bytes) -> bytes:

@@ -16,6 +16,7 @@ from kvr_sync.reconciliation import reconcile
 from kvr_sync.store.opening import open_store
 from tests.support.chain_factory import TransactionSpec, WriteSpec, delete, purge, put, set_metadata
 from tests.support.command import kvr
+from tests.support.mapped_layer import check_made_again
 from tests.support.private_chain import Chain, bring, missing_rows
 from tests.support.recorded_peer import peer_settings, recorded_peer
 from tests.support.tables import check_feed, one_session, query
@@ -264,6 +265,7 @@ def late(chain: Chain, url: str, folder: Path) -> None:
         closing(open_store(url, CHANNEL, private_member=MEMBER)) as sink,
     ):
         reconcile(sink, peer_settings(folder, [peer], private_data=True), due=False)
+    check_made_again(url)
 
 
 def test_the_command_reads_the_past_by_pages_and_says_what_was_erased(

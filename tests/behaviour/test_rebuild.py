@@ -22,7 +22,6 @@ from typer.testing import CliRunner
 
 from kvr_sync import errors
 from kvr_sync.engine import Engine
-from kvr_sync.errors import ConfigurationError
 from kvr_sync.jobs import SyncSettings, sync_once
 from kvr_sync.main import audit, sync
 from kvr_sync.mapping.mapping_file import read_mapping_file
@@ -37,11 +36,18 @@ from tests.support.comparison import assert_tables_equal_oracle
 from tests.support.evidence import wait_until
 from tests.support.invariants import read_content
 from tests.support.killed_rebuild import WHILE_READING
-from tests.support.mapped_layer import CHANNEL, FeedReader, by_hand, empty_mapped_layer, make_again
+from tests.support.mapped_layer import (
+    CHANNEL,
+    FeedReader,
+    by_hand,
+    check_made_again,
+    empty_mapped_layer,
+    make_again,
+)
 from tests.support.recorded_chain import ALL_CHAINS, load_chain, write_records
 from tests.support.recorded_peer import peer_settings, recorded_peer
 from tests.support.recorded_private_data import read_private_sets
-from tests.support.tables import applied, columns_of, query
+from tests.support.tables import applied, check_feed, columns_of, query
 
 ROOT = Path(__file__).parents[2]
 SERVICE_WEEK = ROOT / "network" / "demo_data" / "service-week.mapping.yaml"
@@ -132,7 +138,7 @@ def test_tables_made_from_the_ledger_layer_equal_those_of_a_replay(name: str, da
 
 
 @pytest.mark.parametrize("organization", ["Enterprise", "Partner"])
-def test_private_tables_stay_as_they_are_and_are_refused_by_name(
+def test_private_tables_of_a_recorded_chain_are_made_again_by_the_command(
     organization: str, database_url: str, tmp_path: Path
 ) -> None:
     mapping = tmp_path / "profiles.yaml"
@@ -141,14 +147,25 @@ def test_private_tables_stay_as_they_are_and_are_refused_by_name(
     with recorded_peer(chain.blocks, read_private_sets(chain.name, organization)) as peer:
         source = peer_settings(tmp_path, [peer], private_data=True, msp_id=f"{organization}MSP")
         sync_once(SyncSettings(source, database_url, mapping))
-    before, profiles = content(database_url), rows_of(database_url, "profile")
-    assert bool(profiles) == (organization == "Enterprise")
+    names = ("profile", "profile_history", "profile_misfit", "profile_misfit_history", "ledger_quarantine")
+    before = [rows_of(database_url, name) for name in names]
+    assert bool(before[0]) == bool(before[4]) == (organization == "Enterprise")
+    with by_hand(database_url) as connection:
+        for statement in (
+            "DELETE FROM profile",
+            "DELETE FROM profile_history WHERE kvr_erased_block IS NULL",
+            "DELETE FROM profile_misfit_history WHERE kvr_erased_block IS NULL",
+            "DELETE FROM ledger_quarantine WHERE closed_by IS NULL",
+        ):
+            connection.exec_driver_sql(statement)
 
-    assert rebuild(database_url).tables == []
-    with pytest.raises(ConfigurationError, match="table profile is of private data, which is not made again"):
-        rebuild(database_url, "profile")
+    done = told(database_url, "rebuild", "profile", "profile_misfit")
 
-    assert content(database_url) == before
+    assert done.exit_code == 0, done.stderr
+    assert [rows_of(database_url, name) for name in names] == before
+    check_made_again(database_url)
+    for name in ("profile", "profile_misfit"):
+        check_feed(database_url, name)
 
 
 PROFILES = """\

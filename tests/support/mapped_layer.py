@@ -1,14 +1,16 @@
 """The mapped layer of a database taken away, and a reader of a change feed that remembers rows and one number."""
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager, suppress
 from typing import Any
 
-from sqlalchemy import Connection
+from sqlalchemy import Connection, Table, delete, exists, or_, select
 
 from kvr_sync.store.database import open_database
 from kvr_sync.store.ledger_sink import LedgerSink
 from kvr_sync.store.mapped_layer import MappedLayer, Mended
+from kvr_sync.store.opening import open_store, recorded_member
+from kvr_sync.store.quarantine_closing import KEPT_CLOSINGS
 from tests.support.tables import columns_of, query
 
 CHANNEL = "consortium"
@@ -42,6 +44,60 @@ def make_again(sink: LedgerSink) -> list[Mended]:
     with sink.fenced() as (connection, checkpoint):
         layer = MappedLayer(sink, connection, checkpoint.block_number if checkpoint else None)
         return layer.make_again(range(len(sink.mapping.tables)))
+
+
+class _TakenBackError(Exception):
+    """Ends a transaction of which nothing is to stay."""
+
+
+def check_made_again(url: str) -> None:
+    """Check that the mapped tables are what the ledger layer gives, and what making them again leaves as it is.
+
+    Made again as they stand, and once more after all rows were taken out that are known elsewhere: all but those of
+    erased versions. Nothing of it stays.
+    """
+    with closing(open_store(url, CHANNEL, private_member=recorded_member(url, CHANNEL), create=False)) as sink:
+        if not sink.mapping.tables:
+            return
+        with suppress(_TakenBackError), sink.fenced() as (connection, checkpoint):
+            layer = MappedLayer(sink, connection, checkpoint.block_number if checkpoint else None)
+            everything = range(len(sink.mapping.tables))
+            before = _rows(sink, connection)
+            untouched = layer.make_again(everything)
+            assert {(one.versions, one.rows, one.changes, one.released) for one in untouched} == {(0, 0, 0, 0)}
+            assert _rows(sink, connection) == before
+            _take_out(sink, connection)
+            layer.make_again(everything)
+            assert _rows(sink, connection) == before
+            raise _TakenBackError
+
+
+def _rows(sink: LedgerSink, connection: Connection) -> dict[str, list[str]]:
+    """Give the rows of all mapped tables and of the quarantine, but for the numbers of changes."""
+    tables = [table for mapped in sink.mapped for table in mapped.tables]
+    return {
+        str(table): sorted(
+            repr(tuple(row))
+            for row in connection.execute(select(*(column for column in table.c if column.name != "kvr_change_id")))
+        )
+        for table in (*tables, sink.tables.quarantine)
+    }
+
+
+def _take_out(sink: LedgerSink, connection: Connection) -> None:
+    value = sink.tables.private_value
+
+    def is_erased(table: Table, prefix: str) -> Any:
+        same = [table.c[prefix + name] == value.c[name] for name in value.primary_key.columns.keys()]  # noqa: SIM118
+        return exists().where(*same, value.c.erased_block.is_not(None))
+
+    for mapped in sink.mapped:
+        for current, history in ((mapped.current, mapped.history), *mapped.children):
+            connection.execute(delete(current))
+            connection.execute(delete(history).where(~is_erased(history, "kvr_")))
+    entry = sink.tables.quarantine
+    is_derived = or_(entry.c.closed_by.is_(None), entry.c.closed_by.not_in(KEPT_CLOSINGS))
+    connection.execute(delete(entry).where(is_derived, ~is_erased(entry, "")))
 
 
 class FeedReader:

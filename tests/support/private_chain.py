@@ -11,6 +11,7 @@ from kvr_sync.jobs import SyncSettings, sync_once
 from network.protocol.collection import CollectionConfig, encode_collections, members_policy
 from network.protocol.private_data import collections_field_key
 from tests.support.chain_factory import ChainFactory, TransactionSpec, WriteSpec, private_set, put
+from tests.support.mapped_layer import check_made_again
 from tests.support.recorded_peer import peer_settings, recorded_peer
 from tests.support.tables import query
 
@@ -52,20 +53,31 @@ def bring(
     mapping: Path | None = None,
     msp_id: str = "EnterpriseMSP",
 ) -> RunSummary:
+    """Bring what is new into tables; they must be what they would be if they were made again."""
     with recorded_peer(blocks, private) as peer:
         source = peer_settings(folder, [peer], private_data=True, msp_id=msp_id)
-        return sync_once(SyncSettings(source, url, mapping))
+        summary = sync_once(SyncSettings(source, url, mapping))
+    check_made_again(url)
+    return summary
 
 
 class Chain:
-    """A made chain with a collection of two organisations, and what a member's peer hands over beside it."""
+    """A made chain with private data collections, and what a member's peer hands over beside it."""
 
-    def __init__(self, *, block_to_live: int = 0, members: Sequence[str] = ("EnterpriseMSP",)) -> None:
+    def __init__(
+        self,
+        *,
+        block_to_live: int = 0,
+        members: Sequence[str] = ("EnterpriseMSP",),
+        collections: Sequence[str] = ("secrets",),
+    ) -> None:
         self.factory = ChainFactory()
         self.private: dict[int, dict[int, bytes]] = {}
+        self.specs: dict[int, tuple[TransactionSpec, ...]] = {}
         self.withheld: dict[int, dict[int, bytes]] = {}
         """Private sets that the peer does not hand over."""
         self.block_to_live = block_to_live
+        self.collections = collections
         self.define(*members)
 
     @property
@@ -73,14 +85,16 @@ class Chain:
         return self.factory.blocks
 
     def define(self, *members: str) -> None:
-        config = CollectionConfig("secrets", members_policy(*members), block_to_live=self.block_to_live)
-        state = db_pb2.StateData(Bytes=encode_collections([config])).SerializeToString()
+        policy = members_policy(*members)
+        configs = [CollectionConfig(name, policy, block_to_live=self.block_to_live) for name in self.collections]
+        state = db_pb2.StateData(Bytes=encode_collections(configs)).SerializeToString()
         field = collections_field_key("ext").decode()
         self.factory.block([TransactionSpec([put(field, state, namespace="_lifecycle")])])
 
     def add(self, *specs: TransactionSpec, handed_over: bool = True) -> int:
         number = self.factory.height
         self.factory.block(specs)
+        self.specs[number] = specs
         sets = self.private if handed_over else self.withheld
         sets[number] = {tx: private_set(spec) for tx, spec in enumerate(specs)}
         return number
