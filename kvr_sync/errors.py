@@ -26,6 +26,7 @@ KvrSyncError
 |  +- SinkUnavailableError       the database cannot be reached; nothing was applied
 |  +- CommitOutcomeUnknownError  the acknowledgement of a COMMIT was lost; read the checkpoint
 |  +- CheckpointConflictError    someone else moved the checkpoint
+|  +- TablesRewoundError         the tables stand at an earlier block than the engine had reached
 |  +- MappingChangedError        the tables have another mapping since the engine began
 |  +- SinkFullError              no space
 |  +- SinkReadOnlyError          the database does not accept writes
@@ -239,6 +240,17 @@ class CheckpointConflictError(SinkError):
     """Another engine moved the checkpoint of this channel. Stop one of the two."""
 
     code = "checkpoint_conflict"
+
+
+class TablesRewoundError(SinkError):
+    """The tables stand at an earlier block than the engine had reached; nothing was applied. A new run goes on there.
+
+    `kvr sync rewind` brings them back, and so do a restored backup and a standby that had not got everything. Another
+    engine never does.
+    """
+
+    code = "tables_rewound"
+    retryable = True
 
 
 class MappingChangedError(SinkError):

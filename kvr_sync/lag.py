@@ -46,8 +46,10 @@ class SeenHeights:
                 self._forget_above(max(seen for seen, _ in self._peers.values()))
 
     def applied(self, height: int) -> None:
-        """Take that the tables hold the blocks below `height`."""
+        """Take that the tables hold the blocks below `height`; those that held more before have to catch up again."""
         with self._lock:
+            if height < self._applied:
+                self._start = max(self._applied, self._start or 0)
             self._applied = height
             count = next((n for n, (seen, _) in enumerate(self._sightings) if seen > height), len(self._sightings))
             del self._sightings[:count]
@@ -86,14 +88,18 @@ class SeenHeights:
 
     @property
     def start_height(self) -> int | None:
-        """How many blocks there were when this process first asked; None: nobody said so yet."""
+        """How many blocks there were when this process first asked, or the tables were brought back.
+
+        None: nobody said so yet.
+        """
         with self._lock:
             return self._start
 
     def has_caught_up(self) -> bool:
         """Tell whether the tables have passed where the chain stood when this process first asked.
 
-        Until then they may be those of a backup, with values that were erased since.
+        Until then they may be those of a backup, with values that were erased since. A standby that takes over, or a
+        rewind, can make them older at any time.
         """
         with self._lock:
             return self._start is None or self._applied >= self._start

@@ -53,7 +53,7 @@ from kvr_sync.reference_check import check_references
 from kvr_sync.source.block_file import open_block_file
 from kvr_sync.source.peer_source import PeerSettings
 from kvr_sync.store.opening import open_store, recorded_member
-from kvr_sync.table_commands import apply, plan, rebuild, release, retire
+from kvr_sync.table_commands import apply, plan, rebuild, release, retire, rewind
 from kvr_sync.table_query import MAX_PAGE_SIZE
 from network.protocol.validation_code import reason
 
@@ -439,6 +439,7 @@ sync.command()(rebuild)
 sync.command()(plan)
 sync.command()(apply)
 sync.command()(retire)
+sync.command()(rewind)
 
 
 @quarantine_group.command("list")

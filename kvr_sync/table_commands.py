@@ -1,4 +1,4 @@
-"""The commands that change mapped tables beside following the chain."""
+"""The commands that change tables beside following the chain."""
 
 import json
 from pathlib import Path
@@ -154,4 +154,32 @@ def retire(  # one parameter per option
             typer.echo(json.dumps(retired_facts(retired)))
             return
         for line in describe_retired(retired):
+            typer.echo(line)
+
+
+def rewind(  # one parameter per option
+    database: Database,
+    block_number: Annotated[
+        int, typer.Option("--to-block", min=0, metavar="BLOCK", help="The last block that the tables then hold.")
+    ],
+    channel: Channel = None,
+    why: Why = None,
+    environment: Environment = "development",
+    as_json: Json = False,
+) -> None:
+    """Bring all tables of a channel back to what they were after a block: the rows of every later one are taken out.
+
+    One transaction. Stop the engine first, or it goes on from there at once. The change feed tells what was put right.
+    """
+    from kvr_sync.rewinding import describe_rewound, rewind_tables, rewound_facts  # noqa: PLC0415  as above
+    from kvr_sync.store.operation_log import asked_operation  # noqa: PLC0415  other commands do not wait for it
+
+    with errors_reported(as_json=as_json):
+        operation = asked_operation("rewind", why, is_production=environment == "production")
+        with ProgressDisplay("rewind") as display:
+            done = rewind_tables(database, channel, block_number, operation, report=display.tell)
+        if as_json:
+            typer.echo(json.dumps(rewound_facts(done)))
+            return
+        for line in describe_rewound(done):
             typer.echo(line)

@@ -26,7 +26,7 @@ from sqlalchemy import (
     update,
 )
 
-from kvr_sync.errors import CheckpointConflictError, MappingChangedError
+from kvr_sync.errors import CheckpointConflictError, MappingChangedError, SinkError, TablesRewoundError
 from kvr_sync.mapping.conversion import moment
 from kvr_sync.mapping.definition import Mapping as TableMappings
 from kvr_sync.model import (
@@ -289,6 +289,12 @@ class LedgerSink(ABC):
                 " built any more: somebody else finished it, or took it back"
             )
 
+    def bring_back(self, connection: Connection, new: Checkpoint) -> None:
+        """Set the checkpoint to an earlier block, inside `fenced`, and tell listeners of it as of any other."""
+        values = {**new._asdict(), "updated_at": stored_time(self.kind, self._clock())}
+        connection.execute(update(self.tables.checkpoint).values(**values))
+        self._announce(connection, self._channel, new)
+
     def insert(self, connection: Connection, table: Table, rows: Rows, *numbers: Sequence[int]) -> None:
         """Insert rows in the order of `row_columns`; `numbers`: what goes in the place of leading positions."""
         if rows:
@@ -342,10 +348,7 @@ class LedgerSink(ABC):
             return True
         if stored == expected:
             return False
-        raise CheckpointConflictError(
-            f"{self._place}: the checkpoint of channel {self._channel} is {_where(stored)}, neither {_where(expected)}"
-            f" nor {_where(new)}: another engine moved it"
-        )
+        raise self._moved(stored, expected)
 
     def count_private(self) -> PrivateCounts:
         """Count what is held of the private state."""
@@ -503,10 +506,18 @@ class LedgerSink(ABC):
             )
             moved = result.rowcount == 1
         if not moved:
-            raise CheckpointConflictError(
-                f"{self._place}: the checkpoint of channel {self._channel} is not {_where(expected)}:"
-                " another engine moved it"
+            raise self._moved(stored_checkpoint(connection, self.tables), expected)
+
+    def _moved(self, stored: Checkpoint | None, expected: Checkpoint | None) -> SinkError:
+        """Give the error that tells who moved the checkpoint: another engine only moves it on."""
+        channel = f"{self._place}: the checkpoint of channel {self._channel}"
+        if expected is not None and (stored is None or stored.block_number < expected.block_number):
+            return TablesRewoundError(
+                f"{channel} was brought back from {_where(expected)} to {_where(stored)}: a new run goes on there"
             )
+        return CheckpointConflictError(
+            f"{channel} is {_where(stored)} and not {_where(expected)}: another engine moved it"
+        )
 
     def _check_mapping(self, connection: Connection) -> int:
         """Refuse to go on under a mapping that is not in force any more; give the newest entry of `operation_log`.

@@ -1,8 +1,7 @@
 """Private values that come after their block: asked for again, proved by the chain, applied once at their version."""
 
 import json
-from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -25,6 +24,7 @@ from kvr_sync.store.opening import open_store
 from tests.support.chain_factory import TransactionSpec, delete, private_set, purge
 from tests.support.command import kvr
 from tests.support.evidence import wait_until
+from tests.support.in_thread import in_thread
 from tests.support.mapped_layer import check_made_again
 from tests.support.private_chain import PROFILES, Chain, bring, missing_rows, private_rows, secret
 from tests.support.recorded_peer import Fault, RecordedPeer, command_options, peer_settings, recorded_peer
@@ -64,18 +64,6 @@ def forms(chain: Chain) -> dict[int, dict[int, bytes]]:
 def opened(url: str, clock: Clock | None = None) -> Iterator[LedgerSink]:
     with closing(open_store(url, CHANNEL, private_member=MEMBER, clock=clock or Clock())) as sink:
         yield sink
-
-
-@contextmanager
-def in_thread(run: Callable[[], None], stop: Callable[[], None]) -> Iterator[None]:
-    """Let it run beside the block, and end it; an error of it is raised."""
-    with ThreadPoolExecutor(1) as pool:
-        running = pool.submit(run)
-        try:
-            yield
-        finally:
-            stop()
-            running.result(30)
 
 
 def ask(

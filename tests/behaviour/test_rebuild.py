@@ -31,7 +31,6 @@ from kvr_sync.store.opening import open_store
 from kvr_sync.store.operation_log import Operation
 from kvr_sync.store.sink import AFTER_COMMIT, BEFORE_COMMIT
 from kvr_sync.table_operations import TableOperation, rebuild_tables
-from tests.support.chain_factory import ChainFactory, TransactionSpec, delete, put, set_metadata
 from tests.support.comparison import assert_tables_equal_oracle
 from tests.support.evidence import wait_until
 from tests.support.invariants import read_content
@@ -43,10 +42,12 @@ from tests.support.mapped_layer import (
     check_made_again,
     empty_mapped_layer,
     make_again,
+    nobody_writes,
 )
 from tests.support.recorded_chain import ALL_CHAINS, load_chain, write_records
 from tests.support.recorded_peer import peer_settings, recorded_peer
 from tests.support.recorded_private_data import read_private_sets
+from tests.support.small_chain import MAPPING, small_chain
 from tests.support.tables import applied, check_feed, columns_of, query
 
 ROOT = Path(__file__).parents[2]
@@ -54,45 +55,6 @@ SERVICE_WEEK = ROOT / "network" / "demo_data" / "service-week.mapping.yaml"
 OUTCOMES = ROOT / "tests" / "support" / "outcomes.mapping.yaml"
 KILLED_REBUILD = ROOT / "tests" / "support" / "killed_rebuild.py"
 ASKED = Operation("rebuild", "a test")
-
-MAPPING = """\
-kvr_mapping: 1
-tables:
-  request:
-    namespace: ext
-    key: {prefix: r}
-    columns:
-      id: {from: key.rest, type: text, required: true}
-      status: {json: status, type: enum, values: [open, closed], index: true}
-      amount: {json: amount, type: decimal}
-      seen_at: {from: ledger.claimed_at, type: timestamp}
-    children:
-      request_tag:
-        each: tags
-        columns:
-          tag: {from: element, type: text, required: true}
-  note:
-    namespace: ext
-    key: {prefix: n}
-    columns:
-      content: {from: value, type: bytes, required: true}
-"""
-DEFINITION = yaml.safe_load(MAPPING)
-
-
-def small_chain() -> tuple[bytes, ...]:
-    """Make a chain with every kind of version, values that do not fit, and good ones after them."""
-    factory = ChainFactory()
-    for writes in (
-        [put("r1", b'{"status":"open","amount":1.50,"tags":["a","b"]}'), put("n1", b"\xff")],
-        [put("r2", b'{"status":"open","tags":["c"]}'), put("r3", b'{"status":"never"}')],
-        [put("r1", b'{"status":"closed","amount":2,"tags":["b"]}')],
-        [set_metadata("r1", {"VALIDATION_PARAMETER": b"policy"}), put("r4", b'{"status":"odd"}')],
-        [delete("r2"), put("r3", b'{"status":"open"}'), put("n2", b"two")],
-        [put("r5", b'{"status":"open","tags":["x","y","z"]}'), delete("n2")],
-    ):
-        factory.block([TransactionSpec([write]) for write in writes])
-    return tuple(factory.blocks)
 
 
 CHAIN = small_chain()
@@ -322,13 +284,6 @@ def test_a_kill_leaves_the_tables_of_before_or_those_of_afterwards(point: str, s
         assert read_content(synced) == before
         rebuild(synced)
         assert_tables_equal_oracle(synced, CHAIN, mapping)
-
-
-def nobody_writes(url: str) -> bool:
-    if url.startswith("sqlite"):
-        return True
-    sessions = "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'kvr-sync'"
-    return query(url, sessions) == [(0,)]
 
 
 def test_readers_views_rights_and_publications_stay_and_nobody_waits(

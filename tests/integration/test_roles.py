@@ -22,6 +22,7 @@ from kvr_sync.mapping.mapping_file import read_mapping_file
 from kvr_sync.mapping.validation import read_mapping
 from kvr_sync.mapping_change import apply_mapping, plan_mapping, plan_script
 from kvr_sync.read import open_tables
+from kvr_sync.rewinding import rewind_tables
 from kvr_sync.store.opening import open_store
 from kvr_sync.store.operation_log import Operation
 from kvr_sync.store.roles import (
@@ -145,7 +146,9 @@ def test_the_whole_line_runs_with_a_writers_rights(roles: Roles, tmp_path: Path)
     assert query(url, "SELECT peer_height FROM sync_status") == [(len(CHAIN.blocks),)]
 
 
-def test_a_writer_makes_tables_again_and_fills_those_that_the_owner_changed(roles: Roles, tmp_path: Path) -> None:
+def test_a_writer_makes_tables_again_brings_them_back_and_fills_those_that_the_owner_changed(
+    roles: Roles, tmp_path: Path
+) -> None:
     migrated(roles)
     owner, writer = roles.url(roles.owner), roles.url(roles.names.writer)
     sync_once(SyncSettings(write_records(tmp_path / "blocks", CHAIN.blocks), writer, OUTCOMES))
@@ -154,6 +157,10 @@ def test_a_writer_makes_tables_again_and_fills_those_that_the_owner_changed(role
 
     rebuild_tables(writer, CHANNEL, [], Operation("rebuild", "a test"))
 
+    assert_tables_equal_oracle(writer, CHAIN.blocks, OUTCOMES)
+    rewind_tables(writer, CHANNEL, 20, Operation("rewind", "a test"))
+    assert_tables_equal_oracle(writer, CHAIN.blocks[:21], OUTCOMES)
+    sync_once(SyncSettings(tmp_path / "blocks", writer, OUTCOMES))
     assert_tables_equal_oracle(writer, CHAIN.blocks, OUTCOMES)
     definition = yaml.safe_load(OUTCOMES.read_text())
     definition["tables"]["requests"]["columns"]["note"] = {"json": "note", "type": "json"}

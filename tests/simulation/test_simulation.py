@@ -1,6 +1,7 @@
 """Whatever a seed draws (chain, mapping, cuts, faults of the database, restarts), tables end as the oracle has them.
 
-Made again from the ledger layer alone they are the same.
+Brought back to an earlier block they are as if the chain had ended there, and go on; made again from the ledger layer
+alone they are the same.
 
 A round draws a mapping and takes it through several chains. `KVR_SIMULATION_ROUNDS=5000` takes more rounds than those
 of every run. A round that failed once is kept in NOTABLE.
@@ -19,8 +20,10 @@ from kvr_sync import errors
 from kvr_sync.engine import Engine, RunLimits
 from kvr_sync.mapping.definition import Mapping
 from kvr_sync.mapping.validation import read_mapping
+from kvr_sync.rewinding import rewind_sink
 from kvr_sync.source.block_file import open_block_file
 from kvr_sync.store.ledger_sink import LedgerSink
+from kvr_sync.store.operation_log import Operation
 from tests.support.database_fault import SQLITE_MODES, Faults, Mode, faulty_sink
 from tests.support.emptied_store import EmptiedPostgresql, EmptiedSqlite
 from tests.support.invariants import check_invariants, read_content
@@ -37,6 +40,8 @@ ON_POSTGRESQL = 10
 """Every tenth round; the others are on SQLite, where a database costs nothing."""
 MOST_FAULTS = 4
 """Runs of one chain that have a fault."""
+REWOUND = 0.3
+"""Part of the chains that are also brought back to an earlier block."""
 
 
 @pytest.mark.parametrize("number", [*range(ROUNDS), *(number for number in NOTABLE if number >= ROUNDS)])
@@ -93,6 +98,13 @@ def simulate(choose: random.Random, url: str, definition: dict[str, Any], mappin
     before = read_content(url)
     Engine(open_block_file(path), sink, mapping, channel="consortium").run()
     assert read_content(url) == before, "the same blocks again"
+
+    if choose.random() < REWOUND:
+        earlier = choose.randrange(len(blocks))
+        rewind_sink(sink, "consortium", earlier, Operation("rewind", "a test"))
+        check_invariants(url, blocks[: earlier + 1], definition)
+        Engine(open_block_file(path), sink, mapping, channel="consortium").run()
+        check_invariants(url, blocks, definition)
 
     empty_mapped_layer(url, definition)
     make_again(sink)

@@ -7,7 +7,7 @@ transaction or a lock. I9 what is there does not change when the same blocks are
 """
 
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 from fabric_protos.common import common_pb2
@@ -110,17 +110,42 @@ def _check_nothing_held(url: str) -> None:
     assert sessions == [(0,)]
 
 
-def read_content(url: str) -> dict[str, list[tuple[Any, ...]]]:
-    """Read every row of every table of a channel, without the times of our own doings."""
+COUNTERS = frozenset({"kvr_change_id", "last_change_id"})
+"""Columns with numbers of the change feed."""
+OWN_HISTORY = frozenset({"operation_log", "sync_change"})
+"""Tables that tell what was done here, whatever the chain is."""
+NUMBERED_ONCE = frozenset(
+    {"ledger_key", "ledger_identity", "ledger_chaincode", "ledger_endorser_set", "ledger_endorser"}
+)
+"""Tables that keep what they have when others are brought back."""
+
+
+def read_content(url: str, *, without: Collection[str] = ()) -> dict[str, list[tuple[Any, ...]]]:
+    """Read every row of every table of a channel, without the times of our own doings, and some columns or tables."""
     with one_session(url):
         if url.startswith("sqlite"):
             names = query(url, "SELECT name FROM sqlite_master WHERE type = 'table'")
         else:
             names = query(url, "SELECT tablename FROM pg_tables WHERE schemaname = current_schema()")
-        return {name: _rows(url, name) for (name,) in sorted(names) if name not in RUNS}
+        return {name: _rows(url, name, without) for (name,) in sorted(names) if name not in {*RUNS, *without}}
 
 
-def _rows(url: str, name: str) -> list[tuple[Any, ...]]:
-    columns = columns_of(url, name)
-    listed = ", ".join(f'"{column}"' for column in columns if column not in TIMES.get(name, ()))
+def as_replayed(url: str) -> dict[str, list[tuple[Any, ...]]]:
+    """Read every row that follows from the chain alone, as any replay of the same blocks makes it."""
+    return read_content(url, without=COUNTERS | OWN_HISTORY)
+
+
+def assert_as_replayed(url: str, replayed: dict[str, list[tuple[Any, ...]]]) -> None:
+    """Check that a database that was brought back holds what `as_replayed` gave of a replay that stopped there."""
+    found = as_replayed(url)
+    for name, rows in replayed.items():
+        if name in NUMBERED_ONCE:
+            assert set(rows) <= set(found[name]), name
+        else:
+            assert found[name] == rows, name
+
+
+def _rows(url: str, name: str, without: Collection[str]) -> list[tuple[Any, ...]]:
+    left_out = {*TIMES.get(name, ()), *without}
+    listed = ", ".join(f'"{column}"' for column in columns_of(url, name) if column not in left_out)
     return sorted(query(url, f"SELECT {listed} FROM {name}"), key=repr)  # noqa: S608

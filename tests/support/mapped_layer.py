@@ -100,6 +100,13 @@ def _take_out(sink: LedgerSink, connection: Connection) -> None:
     connection.execute(delete(entry).where(is_derived, ~is_erased(entry, "")))
 
 
+def nobody_writes(url: str) -> bool:
+    """Tell whether no session of an engine or a command is left."""
+    if url.startswith("sqlite"):
+        return True
+    return query(url, "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'kvr-sync'") == [(0,)]
+
+
 class FeedReader:
     """Keeps a copy of a table by its change feed, and of the feed nothing but the last number."""
 

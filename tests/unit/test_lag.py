@@ -119,3 +119,20 @@ def test_what_is_remembered_is_bounded_and_a_lag_is_rather_too_long_than_too_sho
     heights.applied(MAX_SIGHTINGS + 50)
 
     assert heights.lag_seconds() == 101.0
+
+
+def test_tables_that_were_brought_back_have_to_catch_up_again() -> None:
+    heights = SeenHeights(Clock())
+    heights.applied(5)
+    heights.saw("a", 6, is_newest=True)
+    heights.applied(6)
+    heights.applied(20)
+    assert heights.has_caught_up()
+
+    heights.applied(7)
+
+    assert (heights.start_height, heights.has_caught_up()) == (20, False)
+    heights.applied(19)
+    assert not heights.has_caught_up()
+    heights.applied(20)
+    assert heights.has_caught_up()
