@@ -19,6 +19,7 @@ from kvr_sync.engine import Engine
 from kvr_sync.mapping_change import AppliedMapping
 from kvr_sync.read import TableQuery, open_tables, read_table
 from kvr_sync.retirement import Retired, retire_api
+from kvr_sync.rewinding import rewind_tables
 from kvr_sync.source.block_file import open_block_file
 from kvr_sync.store.opening import open_store
 from kvr_sync.store.operation_log import Operation
@@ -75,6 +76,7 @@ tables:
 )
 """`note` is gone, columns have other types and names: none of it in place."""
 ASKED = Operation("retire", "a test")
+REWIND = Operation("rewind", "a test")
 
 
 def retire(url: str, api_version: int, **options: Any) -> Retired:
@@ -225,6 +227,39 @@ def test_two_who_build_the_same_do_it_once(synced: str) -> None:
 
     assert applied[0].is_beside
     check_both(synced, BLOCKS[:BEFORE])
+
+
+def test_the_tables_of_both_are_brought_back_to_an_earlier_block(synced: str, tmp_path: Path) -> None:
+    apply(synced, OTHER)
+    bring(synced, tmp_path, BLOCKS)
+    readers = [FeedReader(synced, name).read() for name in ("request", "note")]
+
+    for number in (BEFORE, 2):
+        rewind_tables(synced, CHANNEL, number, REWIND)
+        check_both(synced, BLOCKS[: number + 1])
+
+    bring(synced, tmp_path, BLOCKS)
+    check_both(synced, BLOCKS)
+    for reader in readers:
+        assert reader.read().rows == reader.table()
+
+
+def test_tables_that_are_filled_while_the_others_are_brought_back_are_filled_again(synced: str, tmp_path: Path) -> None:
+    rewound: list[str] = []
+
+    def bring_back(step: str) -> None:
+        if step == "building" and not rewound:
+            rewind_tables(synced, CHANNEL, 2, REWIND)
+            rewound.append(step)
+
+    with pytest.raises(errors.MappingChangedError, match="the tables were rewound meanwhile: apply again"):
+        apply(synced, OTHER, on_step=bring_back)
+
+    check_tables(synced, read_ledger(BLOCKS[:3]), 3, BASE)
+    apply(synced, OTHER)
+    check_both(synced, BLOCKS[:3])
+    bring(synced, tmp_path, BLOCKS)
+    check_both(synced, BLOCKS)
 
 
 def test_the_old_tables_are_taken_away_when_nobody_reads_them(synced: str, tmp_path: Path) -> None:
