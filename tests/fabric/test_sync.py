@@ -2,20 +2,26 @@
 
 import asyncio
 import json
+import re
 import secrets
 import signal
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from hashlib import sha256
+from http.client import HTTPConnection
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from gateway.client.blocks import BlockStream, Stop
 from gateway.client.contract import Contract
+from tests.support.archived import archived_contents
 from tests.support.command import kvr, kvr_running
-from tests.support.comparison import assert_tables_equal_oracle
+from tests.support.comparison import assert_tables_equal_oracle, check_tables
 from tests.support.evidence import wait_until
 from tests.support.live_network import BILLING, CHANNEL, CUSTOMER, FIELD, SERVICE, LiveNetwork, NetworkName, on
+from tests.support.oracle import read_ledger
 from tests.support.tables import applied, query
 
 MAPPING = Path(__file__).parents[2] / "kvr_sync" / "mapping" / "service.mapping.yaml"
@@ -119,6 +125,73 @@ def test_tables_followed_through_kills_equal_the_peers_own_records(
         status, title, tags = states[request]
         assert (status, title) == (records_status(network, request), "电表不走")
         assert (json.loads(tags) if isinstance(tags, str) else tags) == ["急", "VIP"]
+
+
+def settings_file(network: LiveNetwork, url: str, folder: Path) -> Path:
+    """Write the settings of a service that reads as the service organisation, keeps an archive and gives metrics."""
+    identity = network.created.credentials.user_msp(SERVICE, "agent")
+    channel = {"channel": CHANNEL, "profile": str(network.root.profile(SERVICE)), "msp_id": SERVICE, "every": "1s"}
+    given = {"identity": str(identity), "mapping": "service", "pin": pin(network), "archive": str(folder / "archive")}
+    content = {
+        "database": url,
+        "metrics": {"port": 0, "ready_lag": "60s"},
+        "channels": [{**channel, **given, "private_data": True}],
+    }
+    path = folder / "settings.yaml"
+    path.write_text(yaml.safe_dump(content))
+    return path
+
+
+def asked(log: Path, path: str) -> tuple[int, str]:
+    """Ask the port that a service says it has opened."""
+    told = re.search(r'"address": "(127\.0\.0\.1:\d+)"', log.read_text())
+    assert told, log.read_text()
+    with closing(HTTPConnection(told[1], timeout=10)) as connection:
+        connection.request("GET", path)
+        answer = connection.getresponse()
+        return answer.status, answer.read().decode()
+
+
+@on(NetworkName.EMBEDDED, NetworkName.NATIVE)
+def test_a_service_keeps_an_archive_gives_metrics_and_takes_up_a_new_mapping(
+    network: LiveNetwork, database_url: str, tmp_path: Path
+) -> None:
+    settings = settings_file(network, database_url, tmp_path)
+    definition = yaml.safe_load(MAPPING.read_text())
+    definition["tables"]["customers"]["columns"]["area"] = definition["tables"]["customers"]["columns"].pop("region")
+    other = tmp_path / "other.mapping.yaml"
+    other.write_text(yaml.safe_dump(definition, sort_keys=False))
+    log = tmp_path / "service.log"
+    with kvr_running(log, "sync", "serve", "--settings", str(settings)) as process:
+        network.run(lambda: work(network, 3))
+        wait_until(lambda: applied(database_url) > 0, "the first blocks", seconds=40)
+        changed = kvr(
+            *("sync", "apply", "--mapping", str(other), "--database", database_url, "--why", "areas, not regions")
+        )
+        assert changed.returncode == 0, changed.stderr
+        network.run(lambda: work(network, 2))
+        height = network.run(lambda: network.height(SERVICE))
+        wait_until(lambda: applied(database_url) >= height, f"{height} blocks are applied", seconds=40)
+        wait_until(lambda: asked(log, "/ready")[0] == 200, "the service says it is ready", seconds=40)
+        metrics = asked(log, "/metrics")[1]
+        assert asked(log, "/live")[0] == 200
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(timeout=40) == 0
+
+    blocks = network.run(lambda: raw_blocks(network, SERVICE))
+    heights = {float(line.split()[-1]) for line in metrics.splitlines() if line.startswith("kvr_sync_source_height{")}
+    assert max(heights) <= len(blocks)
+    assert f'kvr_sync_checkpoint_block{{channel="{CHANNEL}"}} ' in metrics
+    archive = tmp_path / "archive" / CHANNEL
+    assert archived_contents(archive)[:height] == blocks[:height]
+    again = f"sqlite:///{tmp_path / 'again.db'}"
+    done = kvr("sync", "replay", str(archive), "--database", again, "--mapping", "service", "--pin", pin(network))
+    assert done.returncode == 0, done.stderr
+    kept = applied(again)
+    assert kept == applied(database_url)
+    for url in (database_url, again):
+        assert_tables_equal_oracle(url, blocks[:kept], MAPPING)
+    check_tables(database_url, read_ledger(blocks[:kept]), kept, definition, api_version=2)
 
 
 def records_status(network: LiveNetwork, request: str) -> str:
