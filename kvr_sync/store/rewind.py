@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 from sqlalchemy import Column, Connection, MetaData, Select, Table, delete, func, insert, select, update
 
 from kvr_sync.model import Checkpoint
-from kvr_sync.store.mapped_layer import KEPT_CLOSINGS
+from kvr_sync.store.quarantine_closing import KEPT_CLOSINGS
 from kvr_sync.store.schema import INT64, LedgerTables
 
 
