@@ -22,12 +22,11 @@ from kvr_sync import errors
 from kvr_sync.mapping.definition import Mapping
 from kvr_sync.mapping.mapping_file import read_mapping_file
 from kvr_sync.model import LateValue
-from kvr_sync.reconciliation import BATCH_VALUES
 from kvr_sync.source.peer_source import PeerSettings
 from tests.support.command import kvr
 from tests.support.database_fault import SQLITE_MODES, Faults, Mode, faulty_sink
 from tests.support.evidence import wait_until
-from tests.support.killed_backfill import COMMIT, backfill
+from tests.support.killed_backfill import BATCH_VALUES, COMMIT, backfill
 from tests.support.mapped_layer import nobody_writes
 from tests.support.postgresql import fresh_database
 from tests.support.private_chain import PROFILES, Chain, bring, secret
@@ -104,7 +103,11 @@ def undisturbed(database_url: str, tmp_path: Path, request: pytest.FixtureReques
         yield url.render_as_string(hide_password=False)
 
 
-def test_a_backfill_that_is_killed_is_done_by_the_next_one(database_url: str, undisturbed: str, tmp_path: Path) -> None:
+@pytest.mark.timeout(180)
+def test_a_backfill_that_is_killed_is_done_by_the_next_one(
+    database_url: str, undisturbed: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("kvr_sync.reconciliation.BATCH_VALUES", BATCH_VALUES)
     file = tmp_path / "profiles.yaml"
     file.write_text(PROFILES.replace("entCust", "secrets"))
     chain = Chain()

@@ -13,12 +13,15 @@ from pathlib import Path
 
 from sqlalchemy import event
 
+from kvr_sync import reconciliation
 from kvr_sync.reconciliation import Reconciliation, reconcile
 from kvr_sync.source.peer_source import PeerSettings
 from kvr_sync.store.opening import open_store
 
 CHANNEL = "consortium"
 COMMIT = "COMMIT"
+BATCH_VALUES = 20
+"""Values of one transaction: a tenth of those that the product takes."""
 
 
 def backfill(url: str, settings: PeerSettings, on_operation: Callable[[str], None]) -> Reconciliation:
@@ -36,6 +39,7 @@ def backfill(url: str, settings: PeerSettings, on_operation: Callable[[str], Non
 def main() -> None:
     """Do it until then."""
     url, profile, msp_id, identity, number = sys.argv[1:]
+    reconciliation.BATCH_VALUES = BATCH_VALUES
     remaining = int(number)
 
     def on_operation(_: str) -> None:
