@@ -6,7 +6,7 @@ hash, block and cause (`purge` or `expiry`). What stays physically is described 
 
 from typing import Any
 
-from sqlalchemy import Connection, Table, and_, case, delete, func, or_, select, tuple_, update
+from sqlalchemy import Connection, Table, and_, case, delete, func, null, or_, select, tuple_, update
 
 from kvr_sync.store.mapped_table import ERASED_BLOCK, ERASED_BY, FACT_COLUMNS, VERSION_COLUMNS, MappedTable
 from kvr_sync.store.private_rows import EXPIRY
@@ -48,7 +48,7 @@ class Erasure:
         return sorted((row[0], row[1], row[2], row[3]) for row in gone)
 
     def _erase_history(self, history: Table) -> None:
-        blank: dict[str, Any] = {column.name: None for column in history.columns if column.name not in _KEPT}
+        blank: dict[str, Any] = {column.name: null() for column in history.columns if column.name not in _KEPT}
         had_value = history.c.kvr_kind.in_(("put", "missing"))
         same = and_(*(history.c[name] == own for name, own in zip(VERSION_COLUMNS, self._version, strict=True)))
         self._connection.execute(
