@@ -59,7 +59,7 @@ differential: export KVR_DIFFERENTIAL_STEPS = $(STEPS)
 differential: setup ## one seeded workload on an embedded network and on real nodes, compared step by step: SEED=1 STEPS=1000
 	@$(PYTEST) $(JUDGES)/test_differential.py
 
-test-quick: setup ## about a minute: pure functions, and the line into SQLite
+test-quick: setup ## a minute or two: pure functions, and the line into SQLite
 	@$(PYTEST) -n $(WORKERS) -k "not postgresql" $(QUICK)
 
 record-chains: setup ## record tests/vectors/kvr-* again, each on a network of real nodes; needs the programs of Fabric 3.1 and 2.5
