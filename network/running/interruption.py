@@ -13,6 +13,9 @@ def interruptible() -> Iterator[None]:
     That raises KeyboardInterrupt, or has a running event loop cancel its main task, which ends in order: raised in the
     midst of a task it could break the loop's own end off too.
 
+    A shell that starts this in the background has Ctrl-C ignored. Then it is blocked instead, for it and its children:
+    a loop takes it in hand, and so SIGTERM, only where it does what it does by default.
+
     When the block ends well both are ignored from then on: what is left to do is to exit, and a signal in that moment
     must not make a command that has succeeded look as if it had not.
     """
@@ -22,9 +25,12 @@ def interruptible() -> Iterator[None]:
         handler = signal.getsignal(signal.SIGINT)
         if callable(handler):
             handler(signal.SIGINT, frame)
-        else:  # a shell that started this in the background has it ignored
+        else:
             raise KeyboardInterrupt
 
+    if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+        signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.signal(signal.SIGTERM, interrupt)
     yield
     signal.signal(signal.SIGINT, signal.SIG_IGN)

@@ -11,6 +11,8 @@ PROGRAM = """
 import asyncio, os, signal, time
 from network.running.interruption import interruptible
 
+signal.signal(signal.SIGINT, {given})  # whatever this program inherits
+
 done = []
 
 def work():
@@ -39,9 +41,16 @@ except KeyboardInterrupt:
 """
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_an_event_loop_ends_in_order_and_waits_for_its_threads(number: signal.Signals) -> None:
-    code = textwrap.dedent(PROGRAM).format(number=int(number))
+@pytest.mark.parametrize(
+    ("number", "given"),
+    [
+        (signal.SIGINT, "signal.default_int_handler"),
+        (signal.SIGTERM, "signal.default_int_handler"),
+        (signal.SIGTERM, "signal.SIG_IGN"),
+    ],
+)
+def test_an_event_loop_ends_in_order_and_waits_for_its_threads(number: signal.Signals, given: str) -> None:
+    code = textwrap.dedent(PROGRAM).format(number=int(number), given=given)
 
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=30, check=False)
 

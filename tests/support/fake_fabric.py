@@ -163,7 +163,7 @@ class _Gateway(gateway_pb2_grpc.GatewayServicer):  # type: ignore[misc]  # gener
                     yield response
         except RefusalError as refusal:
             await refusal.abort(context)
-        except asyncio.CancelledError:
+        except (asyncio.CancelledError, GeneratorExit):  # the latter where it was about to send
             self._fabric.cancelled.set()
             raise
 
@@ -203,7 +203,7 @@ def _deliver_handler(fabric: FakeFabric, step: str) -> Any:
                             yield content
                     except RefusalError as refusal:
                         await refusal.abort(context)
-        except asyncio.CancelledError:
+        except (asyncio.CancelledError, GeneratorExit):  # the latter where it was about to send
             fabric.cancelled.set()
             raise
 
