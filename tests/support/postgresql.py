@@ -12,7 +12,7 @@ import tempfile
 import uuid
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -96,7 +96,8 @@ def _started(data: Path) -> Iterator[Any]:
     try:
         yield server
     finally:
-        server.cleanup()
+        with suppress(psutil.NoSuchProcess):  # a test may have ended it, and its process been collected
+            server.cleanup()
 
 
 class Standby:
