@@ -1,10 +1,10 @@
-"""Options that several commands have, and how a command ends when an error of ours stops it."""
+"""Options that several commands have, and how a command ends: with an answer, or with an error of ours."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -53,3 +53,12 @@ def errors_reported(*, as_json: bool) -> Iterator[None]:
         else:
             typer.echo(f"error[{error.code}]: {error}", err=True)
         raise typer.Exit(1) from error
+
+
+def answer(facts: Mapping[str, Any], lines: Iterable[str], *, as_json: bool) -> None:
+    """Print what a command did: its facts as one JSON object, or the same in words."""
+    if as_json:
+        typer.echo(json.dumps(facts))
+        return
+    for line in lines:
+        typer.echo(line)

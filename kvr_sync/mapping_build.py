@@ -16,14 +16,14 @@ from sqlalchemy import Connection, Select, func, select, update
 
 from kvr_sync.errors import MappingChangedError
 from kvr_sync.model import Checkpoint
-from kvr_sync.quarantine_report import count_quarantine
 from kvr_sync.store.database import Database
+from kvr_sync.store.ledger_layer import written_after
 from kvr_sync.store.ledger_sink import LedgerSink, Store
 from kvr_sync.store.mapped_layer import MappedLayer, Mended, Report
-from kvr_sync.store.mapped_table import MappedTable, mapped_tables
+from kvr_sync.store.mapped_table import mapped_tables
 from kvr_sync.store.opening import sink_for
 from kvr_sync.store.operation_log import Operation, append_operation
-from kvr_sync.store.schema import LedgerTables, ledger_tables
+from kvr_sync.store.schema import ledger_tables
 from kvr_sync.store.sink import Hook, no_hook
 from kvr_sync.store.status import RecordedMapping
 
@@ -72,6 +72,8 @@ class _Build:
         numbered = [*enumerate(sink.mapping.tables)]
         self._public = [number for number, table in numbered if not table.collections]
         self._private = [number for number, table in numbered if table.collections]
+        self._made: dict[str, Mended] = {}
+        """By table, what was done so far. Nothing is counted at the end, where blocks wait."""
 
     def run(self, operation: Operation, new: RecordedMapping, report: Report) -> Built:
         with self._sink.beside() as (connection, checkpoint):
@@ -88,7 +90,7 @@ class _Build:
                 number = _number(checkpoint)
                 if number - reached <= FEW_BLOCKS:
                     break
-                self._make(connection, self._public, _written_since(self._tables, reached))
+                self._make(connection, self._public, written_after(self._tables, reached))
             reached = number
             self._on_part()
         with self._sink.fenced(building=True) as (connection, checkpoint):
@@ -96,14 +98,18 @@ class _Build:
                 raise MappingChangedError(
                     f"{self._sink.database.place}: the tables were rewound meanwhile: apply again"
                 )
-            self._make(connection, self._public, _written_since(self._tables, reached))
+            self._make(connection, self._public, written_after(self._tables, reached))
             self._make(connection, self._private, None)
             return self._put_in_force(connection, checkpoint, operation, new)
 
-    def _make(self, connection: Connection, chosen: Sequence[int], keys: Select[Any] | None) -> list[Mended]:
+    def _make(self, connection: Connection, chosen: Sequence[int], keys: Select[Any] | None) -> None:
+        if not chosen:
+            return
         # Not closed with a block: entries are as a replay of all blocks leaves them.
         layer = MappedLayer(self._sink, connection, None)
-        return layer.make_again(chosen, keys=keys, fresh=self._private) if chosen else []
+        for one in layer.make_again(chosen, keys=keys, fresh=self._private):
+            before = self._made.get(one.table)
+            self._made[one.table] = one if before is None else before.followed_by(one)
 
     def _between(self, first: int, end: int) -> Select[tuple[int]]:
         key = self._tables.key.c.key_id
@@ -123,28 +129,9 @@ class _Build:
         connection.execute(update(tables.mapped_table).values(mapping_version=new.version))
         detail = {"version": new.version, "digest": new.mapping.digest, "api_version": new.api_version}
         append_operation(connection, tables, operation._replace(detail={**operation.detail, **detail}), checkpoint)
-        names = {mapped.name for mapped in self._sink.mapped}
-        counts = {place: count for place, count in count_quarantine(connection, tables).items() if place[0] in names}
-        return Built(
-            number, [self._made(connection, mapped, counts) for mapped in self._sink.mapped], sum(counts.values())
-        )
-
-    def _made(self, connection: Connection, mapped: MappedTable, counts: dict[tuple[str, str], int]) -> Mended:
-        feed = self._tables.mapped_table
-        versions, rows = (
-            connection.scalar(select(func.count()).select_from(table)) or 0
-            for table in (mapped.history, mapped.current)
-        )
-        changes = connection.scalar(select(feed.c.last_change_id).where(feed.c.name == mapped.name)) or 0
-        quarantined = sum(count for (name, _), count in counts.items() if name == mapped.name)
-        return Mended(mapped.name, versions, rows, changes, released=0, quarantined=quarantined)
+        made = [self._made[mapped.name] for mapped in self._sink.mapped]
+        return Built(number, made, sum(one.quarantined for one in made))
 
 
 def _number(checkpoint: Checkpoint | None) -> int:
     return -1 if checkpoint is None else checkpoint.block_number
-
-
-def _written_since(tables: LedgerTables, block_number: int) -> Select[Any]:
-    """Select the public keys that blocks above one wrote."""
-    history = tables.key_history
-    return select(history.c.key_id).where(history.c.block_number > block_number).distinct()

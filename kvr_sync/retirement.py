@@ -93,9 +93,11 @@ def _drop(connection: Connection, database: Database, api_version: int, operatio
     _refuse_readers(connection, mapped, names, place)
     # Its own tables anew: those of `mapped` are in `tables` already.
     run_step(connection, retiring_step(connection, ledger_tables(database.schema), chosen))
-    _record(connection, tables, chosen, recorded.newest_version + 1, [entry.name for entry in mapped])
-    detail = {"api_version": api_version, "tables": [entry.name for entry in mapped]}
+    own = [entry.name for entry in mapped]
+    connection.execute(delete(tables.mapped_table).where(tables.mapped_table.c.name.in_(own)))
     checkpoint = stored_checkpoint(connection, tables)
+    _record(connection, tables, chosen, recorded.newest_version + 1, checkpoint.block_number if checkpoint else 0)
+    detail = {"api_version": api_version, "tables": own}
     append_operation(connection, tables, operation._replace(detail={**operation.detail, **detail}), checkpoint)
     return names
 
@@ -110,11 +112,9 @@ def _refuse_readers(
 
 
 def _record(
-    connection: Connection, tables: LedgerTables, chosen: RecordedMapping, version: int, names: list[str]
+    connection: Connection, tables: LedgerTables, chosen: RecordedMapping, version: int, block_number: int
 ) -> None:
-    connection.execute(delete(tables.mapped_table).where(tables.mapped_table.c.name.in_(names)))
-    checkpoint = stored_checkpoint(connection, tables)
-    given = {"content": RETIRED, "applied_at_block": checkpoint.block_number if checkpoint else 0}
+    given = {"content": RETIRED, "applied_at_block": block_number}
     if chosen.applied_at_block == BUILDING:  # it was never in force
         version = chosen.version
         connection.execute(update(tables.mapping).where(tables.mapping.c.version == version).values(**given))

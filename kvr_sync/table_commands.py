@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from kvr_sync.command_options import Channel, Database, Environment, Json, Why, errors_reported
+from kvr_sync.command_options import Channel, Database, Environment, Json, Why, answer, errors_reported
 from kvr_sync.mapping.mapping_file import read_mapping_file
 from kvr_sync.progress import ProgressDisplay
 from kvr_sync.read import open_tables
@@ -37,11 +37,7 @@ def rebuild(  # one parameter per option
         operation = asked_operation("rebuild", why, is_production=environment == "production")
         with ProgressDisplay("rebuild") as display:
             done = rebuild_tables(database, channel, tables or (), operation, report=display.share)
-        if as_json:
-            typer.echo(json.dumps(operation_facts(done)))
-            return
-        for line in describe_rebuilt(done):
-            typer.echo(line)
+        answer(operation_facts(done), describe_rebuilt(done), as_json=as_json)
 
 
 def release(  # one parameter per option
@@ -65,11 +61,7 @@ def release(  # one parameter per option
         operation = asked_operation("release", why, is_production=is_production, detail={"asked_for": asked_for})
         with ProgressDisplay("release") as display:
             done = release_quarantine(database, channel, table, key, operation, report=display.share)
-        if as_json:
-            typer.echo(json.dumps(operation_facts(done)))
-            return
-        for line in describe_released(done):
-            typer.echo(line)
+        answer(operation_facts(done), describe_released(done), as_json=as_json)
 
 
 Beside = Annotated[
@@ -124,11 +116,7 @@ def apply(  # one parameter per option
         wanted = read_mapping_file(mapping)
         with ProgressDisplay("apply") as display:
             applied = apply_mapping(database, channel, wanted, operation, beside=beside, report=display.share)
-        if as_json:
-            typer.echo(json.dumps(applied_facts(applied)))
-            return
-        for line in describe_applied(applied):
-            typer.echo(line)
+        answer(applied_facts(applied), describe_applied(applied), as_json=as_json)
 
 
 def retire(  # one parameter per option
@@ -150,11 +138,7 @@ def retire(  # one parameter per option
     with errors_reported(as_json=as_json):
         operation = asked_operation("retire", why, is_production=environment == "production")
         retired = retire_api(database, channel, api_version, operation)
-        if as_json:
-            typer.echo(json.dumps(retired_facts(retired)))
-            return
-        for line in describe_retired(retired):
-            typer.echo(line)
+        answer(retired_facts(retired), describe_retired(retired), as_json=as_json)
 
 
 def rewind(  # one parameter per option
@@ -178,8 +162,4 @@ def rewind(  # one parameter per option
         operation = asked_operation("rewind", why, is_production=environment == "production")
         with ProgressDisplay("rewind") as display:
             done = rewind_tables(database, channel, block_number, operation, report=display.tell)
-        if as_json:
-            typer.echo(json.dumps(rewound_facts(done)))
-            return
-        for line in describe_rewound(done):
-            typer.echo(line)
+        answer(rewound_facts(done), describe_rewound(done), as_json=as_json)

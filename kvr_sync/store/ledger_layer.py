@@ -51,6 +51,12 @@ class LayerPart(NamedTuple):
     writes: int
 
 
+def written_after(tables: LedgerTables, block_number: int) -> Select[Any]:
+    """Select the numbers of the public keys that blocks above one wrote; it reads the whole history of keys."""
+    history = tables.key_history.c
+    return select(history.key_id).where(history.block_number > block_number).distinct()
+
+
 class LedgerLayer:
     """The ledger layer of one channel, read inside the caller's transaction."""
 

@@ -65,6 +65,17 @@ class Mended(NamedTuple):
     released: int
     quarantined: int
 
+    def followed_by(self, later: "Mended") -> "Mended":
+        """Give what was done in two steps."""
+        return Mended(
+            self.table,
+            self.versions + later.versions,
+            self.rows + later.rows,
+            self.changes + later.changes,
+            self.released + later.released,
+            later.quarantined,
+        )
+
 
 class MappedLayer:
     """The mapped tables of a sink, in a transaction that holds the fence (`LedgerSink.fenced`).

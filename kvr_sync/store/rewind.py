@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 from sqlalchemy import Column, Connection, MetaData, Select, Table, delete, func, insert, select, update
 
 from kvr_sync.model import Checkpoint
+from kvr_sync.store.ledger_layer import written_after
 from kvr_sync.store.quarantine_closing import KEPT_CLOSINGS
 from kvr_sync.store.schema import INT64, LedgerTables
 
@@ -49,9 +50,7 @@ def touched_keys(connection: Connection, tables: LedgerTables, block_number: int
     metadata = MetaData(schema="pg_temp" if connection.dialect.name == "postgresql" else "temp")
     touched = Table("kvr_rewound_key", metadata, Column("key_id", INT64, primary_key=True, autoincrement=False))
     metadata.create_all(connection, checkfirst=False)
-    history = tables.key_history.c
-    keys = select(history.key_id).where(history.block_number > block_number).distinct()
-    connection.execute(insert(touched).from_select(["key_id"], keys))
+    connection.execute(insert(touched).from_select(["key_id"], written_after(tables, block_number)))
     yield select(touched.c.key_id)
     metadata.drop_all(connection, checkfirst=False)
 

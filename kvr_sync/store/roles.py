@@ -13,7 +13,7 @@ import json
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
-from sqlalchemy import Connection, inspect, select, text
+from sqlalchemy import Connection, Inspector, inspect, select, text
 
 from kvr_sync.errors import ConfigurationError, SchemaDriftError
 from kvr_sync.store.database import Database, open_database
@@ -105,9 +105,8 @@ def grant_rights(url: str, channel: str, names: RoleNames, operation: Operation 
         statements = []
         for schema in dict.fromkeys((database.schema, *(str(entry.current.schema) for entry in mapped))):
             _check_owner(connection, schema, database.place)
-            there = [*inspector.get_table_names(schema), *inspector.get_view_names(schema)]
             own = [entry for entry in mapped if entry.current.schema == schema]
-            statements += grants(channel_tables(schema, own, there), names)
+            statements += _schema_grants(inspector, schema, own, names)
         if operation is not None:
             for statement in statements:
                 connection.exec_driver_sql(statement)
@@ -128,12 +127,16 @@ def grant_on_new_tables(connection: Connection, database: Database, new: Recorde
     detail = connection.scalar(last)
     if detail is None:
         return
-    names = RoleNames(**json.loads(detail))
+    given = json.loads(detail)
+    names = RoleNames(**{name: given[name] for name in RoleNames._fields if name in given})
     check_roles(connection, names, database.place)
-    inspector = inspect(connection)
-    there = [*inspector.get_table_names(schema), *inspector.get_view_names(schema)]
-    for statement in grants(channel_tables(schema, mapped_tables(new.qualified, tables), there), names):
+    for statement in _schema_grants(inspect(connection), schema, mapped_tables(new.qualified, tables), names):
         connection.exec_driver_sql(statement)
+
+
+def _schema_grants(inspector: Inspector, schema: str, mapped: Iterable[MappedTable], names: RoleNames) -> list[str]:
+    there = [*inspector.get_table_names(schema), *inspector.get_view_names(schema)]
+    return grants(channel_tables(schema, mapped, there), names)
 
 
 def channel_tables(schema: str, mapped: Iterable[MappedTable], names: Iterable[str]) -> ChannelTables:
