@@ -319,20 +319,28 @@ def test_a_database_that_goes_away_for_a_while_does_not_end_it(postgresql_url: s
 
 
 def test_a_lost_answer_to_any_commit_of_a_run_does_not_end_it(postgresql_url: str, tmp_path: Path) -> None:
+    begin, end = "INSERT INTO consortium.sync_run", "UPDATE consortium.sync_run"
+    blocks = "UPDATE consortium.ledger_checkpoint"
+    hit = [begin, end, blocks, *[""] * 9]  # then the first COMMIT from now, the second, ...: more than a run has
     source = write_records(tmp_path / "blocks", CHAIN.blocks[:5])
     with postgresql_proxy(postgresql_url) as proxy, serving(source, proxy.url, tmp_path / "log") as service:
         wait_until(lambda: applied(postgresql_url) == 5, "the first blocks are applied")
-        for number in range(5, 17):  # more than a run has; which of a run's it hits, chance says
-            proxy.break_commit(Fault.SWALLOW_ANSWER, nth=number - 4)
-            wait_until(partial(has_fired, proxy, number - 4), "an answer is lost")
-            service.append(CHAIN.blocks[number])
-            wait_until(partial(holds, postgresql_url, number + 1), "it went on by itself")
+        for times, statement in enumerate(hit, start=1):
+            proxy.break_commit(Fault.SWALLOW_ANSWER, nth=1 if statement else times - 3, of=statement)
+            if statement == blocks:
+                service.append(CHAIN.blocks[4 + times])
+            wait_until(partial(has_fired, proxy, times), "an answer is lost")
+            if statement != blocks:
+                service.append(CHAIN.blocks[4 + times])
+            wait_until(partial(holds, postgresql_url, 5 + times), "it went on by itself")
         service.process.terminate()
 
         assert service.end() == 0
-        failures = {event["code"] for event in service.events() if event["event"] == "run_failed"}
-        assert "commit_outcome_unknown" in failures, "no record of a run was hit"
-    assert_tables_equal_oracle(postgresql_url, CHAIN.blocks[:17], OUTCOMES)
+        events = service.events()
+    failures = [event["code"] for event in events if event["event"] == "run_failed"]
+    assert failures.count("commit_outcome_unknown") >= 2, "the records of a run's begin and end were not hit"
+    assert [event["event"] for event in events].count("commit_outcome_unknown") >= 1, "no run of blocks was hit"
+    assert_tables_equal_oracle(postgresql_url, CHAIN.blocks[: 5 + len(hit)], OUTCOMES)
 
 
 # --- several channels, from a settings file

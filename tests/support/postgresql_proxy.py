@@ -9,6 +9,7 @@ import socket
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from enum import Enum
 from typing import Final
 
@@ -27,6 +28,13 @@ class Fault(Enum):
     SWALLOW_ANSWER = "delivered, and the link cut when the answer has come back"
     CUT_BEFORE = "not delivered, the link cut on both sides"
     FREEZE = "kept back, the client cut off, the server left with an open session"
+
+
+@dataclass(slots=True)
+class _Plan:
+    fault: Fault
+    of: bytes
+    left: int
 
 
 class PostgresqlProxy:
@@ -49,7 +57,7 @@ class PostgresqlProxy:
         self.commits = 0
         self.fired = 0
         self._lock = threading.Lock()
-        self._plan: tuple[int, Fault] | None = None
+        self._plan: _Plan | None = None
         self._refusing = False
         self._frozen: list[_Link] = []
         self._links: set[_Link] = set()
@@ -63,10 +71,10 @@ class PostgresqlProxy:
 
     # --- what a test asks for
 
-    def break_commit(self, fault: Fault, *, nth: int = 1) -> None:
-        """Break the n-th COMMIT from now."""
+    def break_commit(self, fault: Fault, *, nth: int = 1, of: str = "") -> None:
+        """Break the n-th COMMIT from now, of those whose transaction sent a statement that begins with `of`."""
         with self._lock:
-            self._plan = (self.commits + nth, fault)
+            self._plan = _Plan(fault, of.encode(), nth)
 
     def refuse(self, refusing: bool) -> None:
         """Let nobody in from now on, as a server that is down, or let them in again."""
@@ -155,7 +163,7 @@ class PostgresqlProxy:
 
     def _pass_messages(self, link: "_Link", content: bytes) -> None:
         for message in link.messages(content):
-            fault = self._fault_at(message)
+            fault = self._fault_at(link, message)
             if fault is None:
                 link.server.sendall(message)
             elif fault is Fault.SWALLOW_ANSWER:
@@ -168,17 +176,24 @@ class PostgresqlProxy:
                 self._freeze(link, message)
                 return
 
-    def _fault_at(self, message: bytes) -> Fault | None:
-        if not (message[:1] == b"Q" and message[5:].rstrip(b"\0 ;").upper() == b"COMMIT"):
+    def _fault_at(self, link: "_Link", message: bytes) -> Fault | None:
+        text = _statement(message)
+        if text.rstrip(b" ;").upper() != b"COMMIT":
+            link.statements.append(text)
             return None
+        statements = [*link.statements, text]
+        link.statements.clear()
         with self._lock:
             self.commits += 1
-            if self._plan is None or self._plan[0] != self.commits:
+            plan = self._plan
+            if plan is None or not any(each.startswith(plan.of) for each in statements):
                 return None
-            fault = self._plan[1]
+            plan.left -= 1
+            if plan.left:
+                return None
             self._plan = None
             self.fired += 1
-            return fault
+            return plan.fault
 
     def _freeze(self, link: "_Link", message: bytes) -> None:
         for end in (link.client, link.server):
@@ -197,6 +212,15 @@ class PostgresqlProxy:
         link.close()
 
 
+def _statement(message: bytes) -> bytes:
+    """Give the SQL text that a message brings; empty where it brings none, as one that runs what was prepared does."""
+    if message[:1] == b"Q":
+        return message[5:].rstrip(b"\0")
+    if message[:1] == b"P":
+        return message[5:].split(b"\0")[1]  # after the name it is prepared under
+    return b""
+
+
 class _Link:
     """A client's connection and the one made to the server for it."""
 
@@ -204,6 +228,7 @@ class _Link:
         self.client, self.server = client, server
         self.swallowing = False
         self.kept = b""
+        self.statements: list[bytes] = []
         self._begun = False
         self._unread = bytearray()
         self._answer = bytearray()
