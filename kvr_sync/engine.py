@@ -54,7 +54,7 @@ class RunLimits(NamedTuple):
     blocks: int = 1_000
     transactions: int = 2_000
     size_bytes: int = 16 * 1024 * 1024
-    range_bytes: int = 8 * 1024 * 1024
+    range_bytes: int = 6 * 1024 * 1024
     """Blocks that a worker process takes at once; they are committed together."""
     workers: int = 0
     """Worker processes beside the engine."""
@@ -306,6 +306,7 @@ class Engine:
                         workers.context = self._context(position.definitions)
                 if should_stop():
                     break
+                del part, prepared  # before the next ones come
 
     def _commit_range(self, position: "_Position", part: list[RawBlock], prepared: PreparedRange) -> int:
         """Commit what a worker prepared, if it follows where we are; give the number of blocks applied."""

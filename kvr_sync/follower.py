@@ -6,6 +6,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from queue import Empty, SimpleQueue
 
+from kvr_sync.collection import keep_what_is_there
 from kvr_sync.due_jobs import DUE_SECONDS, DueJobs, done_when_due
 from kvr_sync.engine import Progress
 from kvr_sync.errors import KvrSyncError, SourceError
@@ -100,6 +101,7 @@ class SyncFollower:
 
     def _opened(self, channel: str) -> None:
         self._channel = channel
+        keep_what_is_there()
 
     def _count(self, progress: Progress) -> None:
         self._blocks += progress.blocks - self._applied

@@ -26,6 +26,7 @@ from kvr_sync.archive.verification import (
     verify_archive,
 )
 from kvr_sync.audit.history import FoundKey, HistoryEntry, describe_history, find_keys, read_history
+from kvr_sync.collection import collect_seldom
 from kvr_sync.command_options import (
     Channel,
     Database,
@@ -73,6 +74,12 @@ sync = _group("Turn the blocks of a channel into verified relational tables.")
 archive_group = _group("Look at archives of blocks (--archive).")
 sync.add_typer(archive_group, name="archive")
 audit = _group("Ask the tables what happened on the ledger, and what that rests on.")
+
+
+@sync.callback(help=sync.info.help)
+def _sync() -> None:
+    collect_seldom()
+
 
 Source = Annotated[
     Path,

@@ -7,7 +7,6 @@ the engine that started it, however that ends. Frames come from that engine and 
 holds.
 """
 
-import gc
 import marshal
 import pickle
 import signal
@@ -15,6 +14,7 @@ import sys
 from array import array
 from typing import IO, Any, NamedTuple
 
+from kvr_sync.collection import collect, collect_when_told
 from kvr_sync.preparation import PreparedBlock, PreparedRange, RangeContext, RangePreparation
 from kvr_sync.store.rows import ChildRows, Holes, LedgerRows, MappedRows, PackedRows, Row, Rows, RunRows
 
@@ -22,7 +22,11 @@ LENGTH_BYTES = 8
 
 
 class Request(NamedTuple):
-    """A range to prepare; `context` is given with the first range and whenever it changed."""
+    """A range to prepare; `context` is given with the first range and whenever it changed.
+
+    On its way it is a frame with the context, pickled, and their number, and then a frame for each block: what is large
+    is nowhere twice.
+    """
 
     context: RangeContext | None
     contents: list[bytes]
@@ -34,22 +38,18 @@ def main() -> None:
     requests, answers = sys.stdin.buffer, sys.stdout.buffer
     sys.stdout = sys.stderr  # whatever prints must not come between frames
     preparation: RangePreparation | None = None
-    # Rows are made by the hundred thousand and none of them is part of a cycle: the collector would look at all of
-    # them again and again. It runs between ranges instead.
-    gc.freeze()
-    gc.disable()
+    collect_when_told()
     while True:
-        frame = read_frame(requests)
-        if frame is None:
+        request = read_request(requests)
+        if request is None:
             return
-        request: Request = pickle.loads(frame)  # noqa: S301  made by the engine that started us
         if request.context is not None:
             preparation = RangePreparation(request.context)
         if preparation is None:
             raise ValueError("the first request has no context")
         write_frame(answers, encode_range(preparation.prepare(request.contents)))
-        del request, frame
-        gc.collect()
+        del request
+        collect()
 
 
 def encode_range(prepared: PreparedRange) -> bytes:
@@ -120,11 +120,38 @@ def _rows(plain: Any) -> Rows:  # noqa: ANN401  what marshal gave
     return rows
 
 
+def write_request(stream: IO[bytes], request: Request) -> None:
+    """Write one request."""
+    head = pickle.dumps((request.context, len(request.contents)), protocol=pickle.HIGHEST_PROTOCOL)
+    for content in (head, *request.contents):
+        _put_frame(stream, content)
+    stream.flush()
+
+
+def read_request(stream: IO[bytes]) -> Request | None:
+    """Read one request; None at the end of the stream, also where it was cut short."""
+    head = read_frame(stream)
+    if head is None:
+        return None
+    context, count = pickle.loads(head)  # noqa: S301  made by the engine that started us
+    contents = []
+    for _ in range(count):
+        content = read_frame(stream)
+        if content is None:
+            return None
+        contents.append(content)
+    return Request(context, contents)
+
+
 def write_frame(stream: IO[bytes], content: bytes) -> None:
     """Write one frame."""
+    _put_frame(stream, content)
+    stream.flush()
+
+
+def _put_frame(stream: IO[bytes], content: bytes) -> None:
     stream.write(len(content).to_bytes(LENGTH_BYTES, "big"))
     stream.write(content)
-    stream.flush()
 
 
 def read_frame(stream: IO[bytes]) -> bytes | None:

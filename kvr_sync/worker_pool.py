@@ -1,8 +1,6 @@
 """Worker processes of one run: ranges of blocks go out, prepared ranges come back in order."""
 
-import gc
 import logging
-import pickle
 import subprocess
 import sys
 from collections import deque
@@ -13,7 +11,7 @@ from typing import Self
 from kvr_sync.errors import KvrSyncError
 from kvr_sync.model import RawBlock
 from kvr_sync.preparation import PreparedRange, RangeContext
-from kvr_sync.worker import Request, decode_range, read_frame, write_frame
+from kvr_sync.worker import Request, decode_range, read_frame, write_request
 
 logger = logging.getLogger(__name__)
 
@@ -34,11 +32,11 @@ class _Worker:
         """Send a range."""
         changed = context if context is not self._context else None
         self._context = context
-        frame = pickle.dumps(Request(changed, [raw.content for raw in raws]), protocol=pickle.HIGHEST_PROTOCOL)
+        request = Request(changed, [raw.content for raw in raws])
         if self._process.stdin is None:
             raise ValueError("the worker has no input")
         try:
-            write_frame(self._process.stdin, frame)
+            write_request(self._process.stdin, request)
         except OSError:
             self.is_lost = True
 
@@ -73,16 +71,12 @@ class WorkerPool:
 
     def __enter__(self) -> Self:
         """Give the pool."""
-        # Rows come by the hundred thousand. Without this the collector would look at all that the program holds already
-        # again and again meanwhile.
-        gc.freeze()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         """End every worker."""
-        gc.unfreeze()
         for worker in self._workers:
             worker.end()
 
@@ -116,5 +110,6 @@ class WorkerPool:
                 logger.warning("worker_lost")
             give(worker)
             yield raws, prepared
+            del raws, prepared  # before the next ones come
         if failure is not None:
             raise failure

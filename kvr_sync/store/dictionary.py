@@ -6,7 +6,7 @@ from hashlib import sha256
 from struct import Struct
 from typing import Generic, NamedTuple, TypeVar
 
-CACHED_KEYS = 200_000
+CACHED_KEYS = 100_000
 """Keys whose number is remembered; about 200 bytes each."""
 
 CACHED_NAMES = 10_000

@@ -13,25 +13,26 @@ import json
 import os
 import platform
 import pstats
-import resource
 import sqlite3
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager, suppress
 from hashlib import sha256
 from pathlib import Path
 from statistics import median
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
+import psutil
 import psycopg
 from psycopg import sql
 from psycopg.types.string import TextLoader
 from sqlalchemy import URL, Table, make_url
 
 from kvr_sync.changes import extract_changes
+from kvr_sync.collection import collect, collect_seldom, collect_when_told
 from kvr_sync.decode import decode_block, decode_blocks
 from kvr_sync.engine import DEFAULT_LIMITS, Engine, RunLimits, channel_of, first_block
 from kvr_sync.jobs import usable_workers
@@ -54,22 +55,25 @@ MAPPING = ROOT / "network" / "demo_data" / "service-week.mapping.yaml"
 CHANNEL = "consortium"
 MEBIBYTE = 1024 * 1024
 
+LOOK_SECONDS: Final = 0.1
+"""Between two looks at the memory of what is measured."""
+
 SQLITE_SESSION = ("PRAGMA journal_mode = WAL", "PRAGMA synchronous = FULL", "PRAGMA foreign_keys = OFF")
 """As the store opens its files."""
 
 
 class Measured(NamedTuple):
-    """One measurement: wall time, peak resident memory of the process, rows written (0: none).
+    """One measurement: wall time, rows written (0: none).
 
     `growth`: time of the last tenth by that of the first (0: not looked at). `disk_bytes`: what the database takes
-    afterwards, tables, indexes and all.
+    afterwards, tables, indexes and all. `peak_bytes`: memory of the process and its workers, seen from outside.
     """
 
     seconds: float
-    peak_bytes: int
     rows: int = 0
     growth: float = 0.0
     disk_bytes: int = 0
+    peak_bytes: int = 0
 
 
 class Tenths:
@@ -95,17 +99,6 @@ class Tenths:
 # --- what is measured; each of these is the whole work of one process
 
 
-def _peak_bytes() -> int:
-    unit = 1 if sys.platform == "darwin" else 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
-
-
-def _peak_of_children() -> int:
-    """Give the peak of the largest ended child."""
-    unit = 1 if sys.platform == "darwin" else 1024
-    return resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * unit
-
-
 def _mapping() -> Mapping:
     return read_mapping_file(MAPPING)
 
@@ -115,26 +108,29 @@ def read_file(chain: str) -> Measured:
     started = time.perf_counter()
     for _ in open_block_file(Path(chain)).blocks(0):
         pass
-    return Measured(time.perf_counter() - started, _peak_bytes())
+    return Measured(time.perf_counter() - started)
 
 
 def decode(chain: str) -> Measured:
     """Decode every block in full; reading the file is part of it."""
+    collect_seldom()
     started = time.perf_counter()
     for raw in open_block_file(Path(chain)).blocks(0):
         decode_block(raw.content)
-    return Measured(time.perf_counter() - started, _peak_bytes())
+    return Measured(time.perf_counter() - started)
 
 
 def decode_to_changes(chain: str) -> Measured:
-    """Decode and verify every block and extract its changes, in ranges as workers take them; reading is not timed."""
+    """Decode and verify every block and extract its changes, as workers do with ranges; reading is not timed."""
+    collect_when_told()
     verifier, seconds = ChainVerifier(channel=CHANNEL), 0.0
     for part in _ranges(chain):
         started = time.perf_counter()
         for block, content in zip(decode_blocks(part), part, strict=True):
             extract_changes(verifier.verify(block, content))
+        collect()
         seconds += time.perf_counter() - started
-    return Measured(seconds, _peak_bytes())
+    return Measured(seconds)
 
 
 def _ranges(chain: str) -> Iterator[list[bytes]]:
@@ -151,6 +147,7 @@ def _ranges(chain: str) -> Iterator[list[bytes]]:
 
 def pure_line(chain: str) -> Measured:
     """Run every stage but the sink."""
+    collect_seldom()
     mapping = _mapping()
     verifier, replay = ChainVerifier(channel=CHANNEL), StateReplay(lambda _: {}, None)
     started = time.perf_counter()
@@ -160,13 +157,14 @@ def pure_line(chain: str) -> Measured:
         replayed = check_commit_hash(replay.replay(extract_changes(verified)), block.commit_hash)
         map_block(replayed, mapping)
         replay.committed(1)
-    return Measured(time.perf_counter() - started, _peak_bytes())
+    return Measured(time.perf_counter() - started)
 
 
 def whole_line(
     chain: str, database: str, workers_wanted: str, transactions: str, profile: str | None = None
 ) -> Measured:
     """Run the engine from the file into an empty store. Making the tables is not part of it, starting workers is."""
+    collect_seldom()
     workers = int(workers_wanted)
     raw, block = first_block(open_block_file(Path(chain)))
     mapping = _mapping()
@@ -189,8 +187,7 @@ def whole_line(
         seconds = time.perf_counter() - started
         if profiler and profile:
             profiler.dump_stats(profile)
-    peak = _peak_bytes() + workers * _peak_of_children()
-    return Measured(seconds, peak, growth=0.0 if profiler else tenths.growth(), disk_bytes=_disk_bytes(database))
+    return Measured(seconds, growth=0.0 if profiler else tenths.growth(), disk_bytes=_disk_bytes(database))
 
 
 def _disk_bytes(database: str) -> int:
@@ -239,7 +236,7 @@ def sqlite_bulk(filled: str, database: str) -> Measured:
         started = time.perf_counter()
         connection.execute("COMMIT")
         seconds = time.perf_counter() - started + sum(times)
-    return Measured(seconds, _peak_bytes(), sum(sizes.values()), times[-1] / times[0])
+    return Measured(seconds, rows=sum(sizes.values()), growth=times[-1] / times[0])
 
 
 def _has_rows(connection: sqlite3.Connection, table: str) -> bool:
@@ -262,7 +259,7 @@ def postgresql_copy(buffers: str, database: str) -> Measured:
                 rows += cursor.rowcount
         connection.commit()
         seconds = time.perf_counter() - started
-    return Measured(seconds, _peak_bytes(), rows)
+    return Measured(seconds, rows=rows)
 
 
 def postgresql_rows(filled: str, database: str) -> Measured:
@@ -292,7 +289,7 @@ def postgresql_rows(filled: str, database: str) -> Measured:
         started = time.perf_counter()
         connection.commit()
         seconds = time.perf_counter() - started + sum(times)
-    return Measured(seconds, _peak_bytes(), sum(sizes.values()), times[-1] / times[0])
+    return Measured(seconds, rows=sum(sizes.values()), growth=times[-1] / times[0])
 
 
 def capture(database: str, buffers: Path) -> None:
@@ -353,10 +350,32 @@ def _connected(database: str) -> psycopg.Connection[tuple[Any, ...]]:
 
 
 def alone(run: Callable[..., Measured], *arguments: object) -> Measured:
-    """Run a measurement in a fresh process."""
+    """Run a measurement in a fresh process, and look at its memory meanwhile."""
     command = [sys.executable, "-m", "tests.benchmarks.sync", "--measure", run.__name__, *map(str, arguments)]
-    answer = subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.PIPE).stdout
-    return Measured(*json.loads(answer))
+    peak = 0
+    with tempfile.TemporaryFile() as answer:
+        with subprocess.Popen(command, cwd=ROOT, stdout=answer) as process:
+            seen = psutil.Process(process.pid)
+            while True:
+                peak = max(peak, _memory_bytes(seen))
+                with suppress(subprocess.TimeoutExpired):
+                    process.wait(LOOK_SECONDS)
+                    break
+        if process.returncode:
+            raise subprocess.CalledProcessError(process.returncode, command)
+        answer.seek(0)
+        return Measured(*json.load(answer))._replace(peak_bytes=peak)
+
+
+def _memory_bytes(process: psutil.Process) -> int:
+    """Count what a process and its children hold now; pages they share count once where the system says so (Linux)."""
+    total = 0
+    with suppress(psutil.Error):  # it ended meanwhile
+        for each in (process, *process.children(recursive=True)):
+            with suppress(psutil.Error):
+                memory = each.memory_full_info()
+                total += getattr(memory, "pss", memory.rss)
+    return total
 
 
 def _measure(name: str, arguments: list[str]) -> None:

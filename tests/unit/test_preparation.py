@@ -1,5 +1,6 @@
 """What a worker prepares, and what the engine demands before it uses it."""
 
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from kvr_sync.store.mapped_table import mapped_tables
 from kvr_sync.store.postgresql_sink import copy_types
 from kvr_sync.store.rows import BlockRow, PackedRows
 from kvr_sync.store.schema import ledger_tables
-from kvr_sync.worker import decode_range, encode_range
+from kvr_sync.worker import Request, decode_range, encode_range, read_request, write_request
 from network.protocol.block import header_hash
 from network.protocol.decode import decode_block
 from tests.support.recorded_chain import change_block, load_chain
@@ -145,3 +146,13 @@ def test_each_block_keeps_the_time_it_was_first_seen(prepared: PreparedRange) ->
 
     assert rows is not None
     assert [row.first_seen for row in rows] == times
+
+
+def test_a_request_comes_whole_or_not_at_all() -> None:
+    request = Request(None, [b"first", b"", b"third" * 100])
+    stream = BytesIO()
+    write_request(stream, request)
+    whole = stream.getvalue()
+
+    assert read_request(BytesIO(whole)) == request
+    assert [read_request(BytesIO(whole[:length])) for length in range(len(whole))] == [None] * len(whole)
