@@ -154,7 +154,7 @@ def test_behind_a_transaction_that_gave_no_event_nothing_ever_comes(
 def test_what_comes_next_is_waited_for(network: LiveNetwork, emitted: Emitted, start: str | None) -> None:
     async def story() -> tuple[list[str], bool]:
         name = network.fresh("live")
-        height = await network.height(SERVICE)
+        height = await network.settled_height()
         place = height if start == "above" else start
         async with streaming(network, start_position=position(place)) as call:
             reading = asyncio.create_task(names(call, 1))

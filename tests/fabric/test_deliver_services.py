@@ -367,8 +367,7 @@ def test_headers_come_without_transactions_but_a_configuration_keeps_its_own(net
 
 def test_witnesses_of_two_peers_agree_with_the_blocks(network: LiveNetwork) -> None:
     async def story() -> None:
-        height = await network.height(SERVICE)
-        await network.wait_for_block(height - 1)
+        height = await network.settled_height()
         streams = []
         async with network.channel(SERVICE) as service, network.channel(CUSTOMER) as customer:
             for channel in (service, customer):

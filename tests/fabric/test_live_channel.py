@@ -239,7 +239,7 @@ def test_a_revoked_client_is_nobody_from_the_next_block_on(network: LiveNetwork,
 
 
 async def raised(network: LiveNetwork) -> None:
-    await network.wait_for_block(max([await network.height(msp_id) for msp_id in PEERS]) - 1)
+    await network.settled_height()
 
 
 # --- an organisation

@@ -105,7 +105,7 @@ def test_tables_followed_through_kills_equal_the_peers_own_records(
     network.run(lambda: work(network, 4))
     with following(network, SERVICE, database_url, tmp_path) as process:
         requests = network.run(lambda: work(network, 2))
-        height = network.run(lambda: network.height(SERVICE))
+        height = network.run(network.settled_height)
         wait_until(lambda: applied(database_url) >= height, f"{height} blocks are applied", seconds=40)
         process.send_signal(signal.SIGTERM)
         assert process.wait(timeout=40) == 0
@@ -170,7 +170,7 @@ def test_a_service_keeps_an_archive_gives_metrics_and_takes_up_a_new_mapping(
         )
         assert changed.returncode == 0, changed.stderr
         network.run(lambda: work(network, 2))
-        height = network.run(lambda: network.height(SERVICE))
+        height = network.run(network.settled_height)
         wait_until(lambda: applied(database_url) >= height, f"{height} blocks are applied", seconds=40)
         wait_until(lambda: asked(log, "/ready")[0] == 200, "the service says it is ready", seconds=40)
         metrics = asked(log, "/metrics")[1]
@@ -219,8 +219,7 @@ def test_private_profiles_are_rows_of_members_alone(network: LiveNetwork, tmp_pa
             )
 
     network.run(store)
-    height = network.run(lambda: network.height(SERVICE))
-    network.run(lambda: network.wait_for_block(height - 1))
+    network.run(network.settled_height)
     rows = {}
     for msp_id in (SERVICE, BILLING, CUSTOMER, FIELD):
         url = f"sqlite:///{tmp_path / f'{msp_id}.db'}"

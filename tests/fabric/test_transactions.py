@@ -200,7 +200,7 @@ def test_endorsers_that_disagree_are_named_to_a_client_that_does_not_ask_again(n
 def test_a_contract_refusal_orders_nothing(network: LiveNetwork) -> None:
     async def story() -> None:
         async with network.contract(FIELD) as field:
-            height = await network.height(SERVICE)
+            height = await network.settled_height()
             with pytest.raises(EndorseError) as refused:
                 await field.submit_transaction("register_customer", network.fresh("key"), network.fresh("C"), HOUSEHOLD)
             assert refused.value.grpc_code == "ABORTED"

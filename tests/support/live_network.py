@@ -175,6 +175,12 @@ class LiveNetwork:
                 waiting = [msp_id for msp_id in waiting if await self.height(msp_id) <= number]
                 await asyncio.sleep(POLL_SECONDS if waiting else 0)
 
+    async def settled_height(self) -> int:
+        """Give the number of blocks of the peer that has most, once all others have them."""
+        height = max([await self.height(msp_id) for msp_id in PEERS])
+        await self.wait_for_block(height - 1)
+        return height
+
     async def block(self, number: int, msp_id: str = SERVICE) -> Block:
         """Read one block from an organisation's first peer."""
         async with self.channel(msp_id) as channel:
