@@ -6,7 +6,6 @@ from collections.abc import Callable
 from contextlib import suppress
 from queue import Empty, SimpleQueue
 
-from kvr_sync.collection import keep_what_is_there
 from kvr_sync.due_jobs import DUE_SECONDS, DueJobs, done_when_due
 from kvr_sync.engine import Progress
 from kvr_sync.errors import KvrSyncError, SourceError
@@ -32,10 +31,13 @@ class SyncFollower:
         settings: SyncSettings,
         *,
         observer: Observer | None = None,
+        on_open: Callable[[], None] = lambda: None,
         due_seconds: float = DUE_SECONDS,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
+        """Prepare; `on_open` is called whenever the tables were opened."""
         self._settings = settings
+        self._on_open = on_open
         self._observer = observer or Observer()
         self._due_seconds = due_seconds
         self._clock = clock
@@ -101,7 +103,7 @@ class SyncFollower:
 
     def _opened(self, channel: str) -> None:
         self._channel = channel
-        keep_what_is_there()
+        self._on_open()
 
     def _count(self, progress: Progress) -> None:
         self._blocks += progress.blocks - self._applied

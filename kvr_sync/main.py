@@ -26,7 +26,6 @@ from kvr_sync.archive.verification import (
     verify_archive,
 )
 from kvr_sync.audit.history import FoundKey, HistoryEntry, describe_history, find_keys, read_history
-from kvr_sync.collection import collect_seldom
 from kvr_sync.command_options import (
     Channel,
     Database,
@@ -39,6 +38,7 @@ from kvr_sync.command_options import (
 )
 from kvr_sync.engine import RunSummary
 from kvr_sync.errors import ConfigurationError
+from kvr_sync.garbage_collection import collect_seldom, keep_what_is_there
 from kvr_sync.inference.chain import infer_from_source, infer_from_tables
 from kvr_sync.inference.contract_metadata import infer_from_metadata
 from kvr_sync.interval import seconds_of
@@ -273,7 +273,7 @@ def follow(  # noqa: PLR0913, PLR0917  # one parameter per option
         metrics = Metrics()
         watch = ChannelWatch(channel, metrics)
         settings = SyncSettings(source, database, mapping, _pin(pin), growing=True, workers=0, archive=archive)
-        follower = SyncFollower(settings, observer=watch)
+        follower = SyncFollower(settings, observer=watch, on_open=keep_what_is_there)
         log_to_stderr()
         _stop_on_signals(follower.stop)
         seconds = _seconds(ready_lag, "--ready-lag")

@@ -7,6 +7,7 @@ the engine that started it, however that ends. Frames come from that engine and 
 holds.
 """
 
+import gc
 import marshal
 import pickle
 import signal
@@ -14,7 +15,7 @@ import sys
 from array import array
 from typing import IO, Any, NamedTuple
 
-from kvr_sync.collection import collect, collect_when_told
+from kvr_sync.garbage_collection import collect_when_told
 from kvr_sync.preparation import PreparedBlock, PreparedRange, RangeContext, RangePreparation
 from kvr_sync.store.rows import ChildRows, Holes, LedgerRows, MappedRows, PackedRows, Row, Rows, RunRows
 
@@ -49,7 +50,7 @@ def main() -> None:
             raise ValueError("the first request has no context")
         write_frame(answers, encode_range(preparation.prepare(request.contents)))
         del request
-        collect()
+        gc.collect()
 
 
 def encode_range(prepared: PreparedRange) -> bytes:

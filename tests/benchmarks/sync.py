@@ -9,6 +9,7 @@ the kinds take turns, and medians are shown. README.md beside this file says wha
 
 import argparse
 import cProfile
+import gc
 import json
 import os
 import platform
@@ -32,9 +33,9 @@ from psycopg.types.string import TextLoader
 from sqlalchemy import URL, Table, make_url
 
 from kvr_sync.changes import extract_changes
-from kvr_sync.collection import collect, collect_seldom, collect_when_told
 from kvr_sync.decode import decode_block, decode_blocks
 from kvr_sync.engine import DEFAULT_LIMITS, Engine, RunLimits, channel_of, first_block
+from kvr_sync.garbage_collection import collect_seldom, collect_when_told
 from kvr_sync.jobs import usable_workers
 from kvr_sync.mapping.definition import Mapping
 from kvr_sync.mapping.map import map_block
@@ -128,7 +129,7 @@ def decode_to_changes(chain: str) -> Measured:
         started = time.perf_counter()
         for block, content in zip(decode_blocks(part), part, strict=True):
             extract_changes(verifier.verify(block, content))
-        collect()
+        gc.collect()
         seconds += time.perf_counter() - started
     return Measured(seconds)
 
@@ -353,18 +354,16 @@ def alone(run: Callable[..., Measured], *arguments: object) -> Measured:
     """Run a measurement in a fresh process, and look at its memory meanwhile."""
     command = [sys.executable, "-m", "tests.benchmarks.sync", "--measure", run.__name__, *map(str, arguments)]
     peak = 0
-    with tempfile.TemporaryFile() as answer:
-        with subprocess.Popen(command, cwd=ROOT, stdout=answer) as process:
-            seen = psutil.Process(process.pid)
-            while True:
-                peak = max(peak, _memory_bytes(seen))
-                with suppress(subprocess.TimeoutExpired):
-                    process.wait(LOOK_SECONDS)
-                    break
-        if process.returncode:
-            raise subprocess.CalledProcessError(process.returncode, command)
-        answer.seek(0)
-        return Measured(*json.load(answer))._replace(peak_bytes=peak)
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE) as process:
+        seen = psutil.Process(process.pid)
+        while True:
+            peak = max(peak, _memory_bytes(seen))
+            with suppress(subprocess.TimeoutExpired):
+                answer, _ = process.communicate(timeout=LOOK_SECONDS)
+                break
+    if process.returncode:
+        raise subprocess.CalledProcessError(process.returncode, command)
+    return Measured(*json.loads(answer))._replace(peak_bytes=peak)
 
 
 def _memory_bytes(process: psutil.Process) -> int:

@@ -224,7 +224,7 @@ def test_a_revoked_client_is_nobody_from_the_next_block_on(network: LiveNetwork,
             await contract.submit_transaction("put", network.fresh("r"), "1")
             endorsed = await contract.endorse("put", network.fresh("r"), "2")
             printed = await asyncio.to_thread(done, *publish)
-            await raised(network)
+            await network.settled_height()
             with pytest.raises(EndorseError):
                 await contract.endorse("put", network.fresh("r"), "3")
             with pytest.raises(ClientError) as late:
@@ -236,10 +236,6 @@ def test_a_revoked_client_is_nobody_from_the_next_block_on(network: LiveNetwork,
     assert "revocation list of 1 certificates" in printed
     assert late.outcome == "not_applied"
     network.run(lambda: put(network, network.fresh("r"), "4", BILLING, "agent"))
-
-
-async def raised(network: LiveNetwork) -> None:
-    await network.settled_height()
 
 
 # --- an organisation
@@ -297,9 +293,9 @@ def test_an_organisation_is_let_in_and_its_clients_transact_until_it_leaves(
     with pytest.raises(EndorseError):
         network.run(lambda: transact(stranger))
     with guest_let_in(network, tmp_path) as guest:
-        network.run(lambda: raised(network))
+        network.run(network.settled_height)
         assert network.run(lambda: transact(guest)) == "VALID"
-    network.run(lambda: raised(network))
+    network.run(network.settled_height)
     with pytest.raises(ClientError):
         network.run(lambda: transact(guest))
 
@@ -569,7 +565,7 @@ def test_a_collection_gets_a_member_that_reads_what_is_written_from_then_on(
         network.run(lambda: read(before))
     done(*upgrade(network, edited_topology(network, tmp_path, collections=wider)), **network.settings)
     network.run(lambda: write(after))
-    network.run(lambda: raised(network))
+    network.run(network.settled_height)
 
     assert network.run(lambda: read(after)) == b"value"
 
@@ -682,7 +678,7 @@ def test_a_paused_peer_hangs_and_a_killed_one_is_gone(network: LiveNetwork) -> N
             network.run(ask)
     finally:
         done("network", "node", "restart", "peer0.field", *root, **network.settings)
-    network.run(lambda: raised(network))
+    network.run(network.settled_height)
 
 
 class Load:
@@ -753,7 +749,7 @@ def test_nothing_is_lost_while_nodes_are_killed_paused_and_restarted(network: Li
 
     async def story() -> None:
         await load.run(disturb)
-        await raised(network)
+        await network.settled_height()
 
     start = network.run(lambda: network.height(SERVICE))
     network.run(story)

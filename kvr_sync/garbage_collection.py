@@ -12,8 +12,7 @@ OBJECTS: Final = 50_000
 
 
 def collect_seldom() -> None:
-    """Let the collector of this process run seldom, and never over what is there now; for the process of a command."""
-    gc.freeze()
+    """Let the collector of this process run seldom; for the process of a command."""
     gc.set_threshold(OBJECTS, *gc.get_threshold()[1:])
 
 
@@ -29,11 +28,6 @@ def keep_what_is_there() -> None:
 
 
 def collect_when_told() -> None:
-    """Let it run only when `collect` is called, and never over what is there now; for a worker."""
+    """Let it run only when `gc.collect` is called, and never over what is there now; for a worker."""
     gc.freeze()
     gc.disable()
-
-
-def collect() -> None:
-    """Let it run now."""
-    gc.collect()
