@@ -113,7 +113,7 @@ class FabricLedger:
         try:
             status = await gateway.network(self._channel_name).commit(tx_id).status(STATUS_SECONDS)
         except CommitStatusError as error:
-            if error.grpc_code in {"DEADLINE_EXCEEDED", "CANCELLED"}:
+            if error.timed_out:
                 return WriteResult(Outcome.UNKNOWN, tx_id)
             raise _service_error(error) from error
         outcome = Outcome.COMMITTED if status.is_valid else Outcome.REJECTED
@@ -147,7 +147,7 @@ def _service_error(error: ClientError) -> GatewayServiceError:
     logger.warning("call_failed", extra=extra)
     if error.grpc_code == "UNAVAILABLE":
         return UpstreamUnavailableError(tx_id=error.tx_id)
-    if error.grpc_code == "DEADLINE_EXCEEDED":
+    if error.timed_out:
         return DeadlineError(tx_id=error.tx_id)
     if error.grpc_code == "PERMISSION_DENIED" or "access denied" in error.message:
         return AccessDeniedError("the channel does not admit this user", tx_id=error.tx_id)

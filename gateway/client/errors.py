@@ -121,6 +121,16 @@ class CallError(ClientError):
         self.details = details
         self.tx_id = tx_id
 
+    @property
+    def timed_out(self) -> bool:
+        """Whether the time that the call was given was over before an answer came.
+
+        A peer keeps the deadline as well. When its clock is the first, it resets the stream, and gRPC says CANCELLED;
+        a call that is cancelled on this side raises asyncio.CancelledError instead.
+        Source: grpc-go internal/transport/http2_server.go, where the deadline of a stream ends.
+        """
+        return self.grpc_code in {"DEADLINE_EXCEEDED", "CANCELLED"}
+
 
 class EvaluateError(CallError):
     """A query failed; nothing was to be written."""

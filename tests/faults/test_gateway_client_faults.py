@@ -10,6 +10,9 @@ import grpc
 import pytest
 from fabric_protos.common import common_pb2
 
+from gateway.api.errors import DeadlineError
+from gateway.api.fabric_ledger import FabricLedger
+from gateway.api.ledger import Outcome
 from gateway.client.blocks import BlockStream
 from gateway.client.broadcast import broadcast
 from gateway.client.channel import NodeChannel
@@ -23,8 +26,21 @@ from gateway.client.errors import (
     TransactionTooLargeError,
 )
 from gateway.client.gateway import Timeouts
+from gateway.client.identity import SigningIdentity
+from gateway.wallet.folder_wallet import FolderWallet
 from tests.support.fake_fabric import RefusalError, connected, running_fabric, status_response
 from tests.support.tls_credential import TlsAuthority
+
+
+class WalletOfOne(FolderWallet):
+    """Has one user, whose identity is held in memory."""
+
+    def __init__(self, user: str, identity: SigningIdentity) -> None:
+        self._users = {user: identity}
+
+    def identity(self, user: str) -> SigningIdentity | None:
+        return self._users.get(user)
+
 
 BLOCK = b"\x12\x04\x0a\x02\x08\x05"
 
@@ -115,7 +131,21 @@ def test_unknown_transaction_ends_at_the_deadline() -> None:
         async with connected(Timeouts(commit_status=0.2)) as (_, gateway, _):
             with pytest.raises(CommitStatusError) as caught:
                 await gateway.network("ch").commit("00" * 32).status()
-            assert (caught.value.grpc_code, caught.value.outcome) == ("DEADLINE_EXCEEDED", "unknown")
+            assert (caught.value.timed_out, caught.value.outcome) == (True, "unknown")
+
+    asyncio.run(test())
+
+
+@pytest.mark.parametrize("code", [grpc.StatusCode.DEADLINE_EXCEEDED, grpc.StatusCode.CANCELLED])
+def test_whose_clock_ends_a_deadline_makes_no_difference(code: grpc.StatusCode) -> None:
+    async def test() -> None:
+        async with connected() as (fabric, gateway, _):
+            ledger = FabricLedger(gateway.channel, WalletOfOne("agent", gateway.identity), "ch", "probe")
+            fabric.answer("evaluate", RefusalError(code))
+            fabric.answer("commit_status", RefusalError(code))
+            with pytest.raises(DeadlineError):
+                await ledger.evaluate("agent", "get", [])
+            assert (await ledger.transaction("agent", "00" * 32)).outcome is Outcome.UNKNOWN
 
     asyncio.run(test())
 
