@@ -238,7 +238,7 @@ def test_a_transaction_without_answer_times_out_and_the_stream_stays() -> None:
         return None if transaction.tx_id == "silent" else Answered(payload=b"ok")
 
     async def test() -> None:
-        launcher = ChaincodeLauncher(execute_timeout_seconds=0.2)
+        launcher = ChaincodeLauncher(execute_timeout_seconds=2)
         async with ScriptedChaincode(PACKAGE_ID, script) as server:
             with pytest.raises(ChaincodeError) as raised:
                 await executed(launcher, server, "silent")
@@ -310,7 +310,7 @@ def test_an_answer_to_a_transaction_that_timed_out_is_dropped_and_its_requests_a
         return Answered(payload=transaction.tx_id.encode())
 
     async def test() -> None:
-        launcher = ChaincodeLauncher(execute_timeout_seconds=0.2)
+        launcher = ChaincodeLauncher(execute_timeout_seconds=2)
         async with ScriptedChaincode(PACKAGE_ID, script) as server:
             with pytest.raises(ChaincodeError, match="timeout expired"):
                 await executed(launcher, server, "slow")

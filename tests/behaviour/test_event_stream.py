@@ -133,7 +133,7 @@ def test_a_silent_peer_is_noticed_and_the_stream_closed() -> None:
     async def test(fabric: FakeFabric, gateway: Gateway) -> None:
         fabric.events = silent
 
-        got, error = await read(gateway, 2, idle_seconds=0.1)
+        got, error = await read(gateway, 2, idle_seconds=2)
 
         assert len(got) == 1
         assert isinstance(error, EventsStalledError)

@@ -54,7 +54,7 @@ def test_stalled_stream_is_noticed_and_closed() -> None:
                 await asyncio.Event().wait()
 
             fabric.deliver = deliver
-            blocks = BlockStream(gateway.identity, gateway.channel, "ch").blocks(5, idle_seconds=0.2)
+            blocks = BlockStream(gateway.identity, gateway.channel, "ch").blocks(5, idle_seconds=2)
             assert (await anext(blocks)).number == 5
             with pytest.raises(BlocksStalledError) as caught:
                 await anext(blocks)

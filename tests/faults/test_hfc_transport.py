@@ -201,7 +201,7 @@ def test_each_kind_of_refusal_has_the_code_of_a_gateway() -> None:
 
 def test_a_silent_peer_is_given_up() -> None:
     async def test() -> None:
-        async with opened(HfcTimeouts(proposal=0.2)) as ((_, other), transport):
+        async with opened(HfcTimeouts(proposal=2)) as ((_, other), transport):
             other.scripts["endorser"] = [silent]
             with pytest.raises(EndorseError) as caught:
                 await submitted(transport)
@@ -218,7 +218,7 @@ def test_only_an_orderers_refusal_is_proof_of_failure() -> None:
             (RefusalError(grpc.StatusCode.INTERNAL), "unknown"),
             (silent, "unknown"),
         ):
-            async with opened(HfcTimeouts(submit=0.2)) as ((one, _), transport):
+            async with opened(HfcTimeouts(submit=2)) as ((one, _), transport):
                 one.scripts["broadcast"] = [answer]
                 with pytest.raises(SubmitError) as caught:
                     await submitted(transport)
@@ -238,7 +238,7 @@ def test_without_a_verdict_the_outcome_is_unknown() -> None:
 
     async def test() -> None:
         for deliver in (no_more_blocks, broken, ended):
-            async with opened(HfcTimeouts(commit=0.5)) as ((one, _), transport):
+            async with opened(HfcTimeouts(commit=2)) as ((one, _), transport):
                 one.deliver = deliver
                 with pytest.raises(CommitStatusError) as caught:
                     await submitted(transport)
@@ -258,7 +258,7 @@ def test_nothing_is_ordered_before_the_peers_blocks_come() -> None:
 
     async def test() -> None:
         for deliver in (forbidden, silence):
-            async with opened(HfcTimeouts(commit=0.5)) as ((one, _), transport):
+            async with opened(HfcTimeouts(commit=2)) as ((one, _), transport):
                 one.deliver = deliver
                 with pytest.raises(CommitStatusError) as caught:
                     await submitted(transport)
