@@ -2,8 +2,10 @@
 
 import json
 import shlex
+import shutil
 import sqlite3
 import sys
+from collections.abc import Mapping, Sequence
 from contextlib import redirect_stderr, redirect_stdout
 from importlib import metadata, resources
 from io import StringIO, TextIOWrapper
@@ -67,6 +69,22 @@ def run_kvr(console: Console, group: str, *arguments: str) -> Ended:
         else:
             status = 0
     return Ended(status, output.getvalue(), errors.getvalue())
+
+
+def show_next_commands(console: Console, commands: Mapping[str, Sequence[str]]) -> None:
+    """Show what each command is for and how to type it, also where `kvr` is not on the PATH."""
+    for words, (program, *arguments) in commands.items():
+        say(console, words)
+        say(console, f"  {shlex.join((_this_kvr() if program == 'kvr' else program, *arguments))}", style="cyan")
+
+
+def _this_kvr() -> str:
+    """Give what starts this installation's `kvr` from here: the name, or its path where the name would not find it."""
+    beside = Path(sys.executable).with_name("kvr")
+    found = shutil.which("kvr")
+    if not beside.is_file() or (found is not None and Path(found).samefile(beside)):
+        return "kvr"
+    return str(beside.relative_to(Path.cwd())) if beside.is_relative_to(Path.cwd()) else str(beside)
 
 
 def group_entry(group: str) -> str:

@@ -24,7 +24,18 @@ from gateway.client.channel import Endpoint, NodeChannel
 from gateway.client.gateway import Gateway
 from gateway.client.identity import SigningIdentity
 from network.creation import CreatedNetwork
-from network.demo.console import DemoError, group_entry, heading, open_database, question, read, run_kvr, say, show
+from network.demo.console import (
+    DemoError,
+    group_entry,
+    heading,
+    open_database,
+    question,
+    read,
+    run_kvr,
+    say,
+    show,
+    show_next_commands,
+)
 from network.demo.week import BILLING, CUSTOMER, FIELD, PROFILE_COLLECTION, SERVICE, Call, Week, scripted_week
 from network.errors import NetworkError
 from network.operation import destroy, down, is_network, up
@@ -84,7 +95,7 @@ def show_live_demo(directory: Path, console: Console, *, is_native: bool) -> Non
     except NetworkError as error:
         raise DemoError(f"{error.code}: {error}") from error
     heading(console, f"All as it should be, in {time.monotonic() - started:.0f} s. What to try next")
-    _show_next_commands(console, directory, root)
+    _suggest(console, directory, root)
 
 
 def _show_week(console: Console, directory: Path, network: CreatedNetwork) -> None:
@@ -330,7 +341,7 @@ def _show_private(console: Console, service: sqlite3.Connection, customer: sqlit
         raise DemoError(f"{week.customers} customers were registered; the tables hold {public}")
 
 
-def _show_next_commands(console: Console, directory: Path, root: NetworkRoot) -> None:
+def _suggest(console: Console, directory: Path, root: NetworkRoot) -> None:
     database = f"sqlite:///{_database(directory, SERVICE)}"
     commands = {
         "The network again, with everything that is on it:": ("kvr", "network", "up", "--root", str(root.path)),
@@ -338,6 +349,4 @@ def _show_next_commands(console: Console, directory: Path, root: NetworkRoot) ->
         "Everything of it away:": ("kvr", "network", "destroy", "--root", str(root.path)),
         "A recorded week of a real network, and forgeries:": ("kvr", "demo", "recorded"),
     }
-    for words, command in commands.items():
-        say(console, words)
-        say(console, f"  {shlex.join(command)}", style="cyan")
+    show_next_commands(console, commands)

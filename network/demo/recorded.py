@@ -6,7 +6,6 @@ business: every row it prints was just read. It ends with status 0 only when eve
 forged copies of the chain that it makes were refused.
 """
 
-import shlex
 import shutil
 import sqlite3
 import sys
@@ -31,6 +30,7 @@ from network.demo.console import (
     run_kvr,
     say,
     show,
+    show_next_commands,
     show_output,
 )
 
@@ -112,7 +112,7 @@ def show_demo(directory: Path, console: Console) -> None:
                 check_nothing_applied(forgery.refusal, show(console, stopped, question("last-block")))
 
     heading(console, "All as it should be. What to try next")
-    show_next_commands(console, directory, key, pin)
+    suggest(console, directory, key, pin)
 
 
 # The folder
@@ -293,7 +293,7 @@ def check_nothing_applied(refusal: Refusal, stands_at: Sequence[sqlite3.Row]) ->
 # Words
 
 
-def show_next_commands(console: Console, directory: Path, key: str, pin: str) -> None:
+def suggest(console: Console, directory: Path, key: str, pin: str) -> None:
     """Show commands that go on from here."""
     asked = question("requests-by-status")
     database = directory / DATABASE
@@ -310,6 +310,4 @@ def show_next_commands(console: Console, directory: Path, key: str, pin: str) ->
         asked.words: query,
         "The same into PostgreSQL:": ("kvr", "sync", "replay", str(directory / BLOCKS), *postgresql),
     }
-    for words, command in commands.items():
-        say(console, f"{words}")
-        say(console, f"  {shlex.join(command)}", style="cyan")
+    show_next_commands(console, commands)

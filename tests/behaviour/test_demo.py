@@ -188,9 +188,12 @@ def test_second_run_prints_the_same_but_for_the_speed(shown: Shown) -> None:
 @pytest.mark.parametrize("group", ["sync status", "audit history"])
 def test_ends_with_commands_that_work(shown: Shown, group: str) -> None:
     ending = shown.output.split("=== ")[-1].splitlines()
-    command = next(line.strip() for line in ending if line.strip().startswith(f"kvr {group}"))
+    command = next(line.strip() for line in ending if f"kvr {group}" in line)
 
-    ended = run_kvr(shown.home, *shlex.split(command)[1:])
+    # As it is shown: no virtual environment need be active.
+    ended = subprocess.run(
+        shlex.split(command), cwd=shown.home, capture_output=True, encoding="utf-8", timeout=RUN_SECONDS, check=False
+    )
 
     assert (ended.returncode, ended.stderr) == (0, "")
     assert ended.stdout
