@@ -74,7 +74,8 @@ def test_requests_and_streams_share_the_places_of_a_service() -> None:
         stream = channel.unary_stream("/gateway.Gateway/ChaincodeEvents")(b"")
         assert await stream.read() == b"\x10\x01"
         held = asyncio.ensure_future(submit(b""))
-        await service.running.acquire()
+        for _ in ("the stream", "the request"):
+            await service.running.acquire()
 
         refused = ("UNKNOWN", "too many requests for /gateway.Gateway, exceeding concurrency limit (2)")
         assert await failure(submit(b"")) == refused
