@@ -326,7 +326,8 @@ def test_an_operation_of_a_database_that_fails_leaves_all_or_nothing(
         faults = Faults(number, mode)
         with pytest.raises((errors.SinkUnavailableError, errors.CommitOutcomeUnknownError)):
             rewind_failing(url, mapping, faults)
-        assert (faults.failed[0] == "COMMIT") == (number == commit)
+        assert faults.failed, f"the fault fired; seed {seed}"
+        assert number != commit or faults.failed[0] == "COMMIT"  # there are others: of what only reads
         if number != commit or mode is Mode.BEFORE:
             assert read_content(url) == before, f"{faults.failed}, seed {seed}"
 
