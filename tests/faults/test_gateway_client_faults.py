@@ -31,6 +31,8 @@ from gateway.wallet.folder_wallet import FolderWallet
 from tests.support.fake_fabric import RefusalError, connected, running_fabric, status_response
 from tests.support.tls_credential import TlsAuthority
 
+BLOCK = b"\x12\x04\x0a\x02\x08\x05"
+
 
 class WalletOfOne(FolderWallet):
     """Has one user, whose identity is held in memory."""
@@ -40,9 +42,6 @@ class WalletOfOne(FolderWallet):
 
     def identity(self, user: str) -> SigningIdentity | None:
         return self._users.get(user)
-
-
-BLOCK = b"\x12\x04\x0a\x02\x08\x05"
 
 
 def test_stalled_stream_is_noticed_and_closed() -> None:
